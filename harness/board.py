@@ -1,0 +1,94 @@
+"""Shows a run on a terminal: one line a finished stage, a bar under the one that runs."""
+
+from __future__ import annotations
+
+from types import TracebackType
+from typing import Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    SpinnerColumn,
+    TextColumn,
+    TimeElapsedColumn,
+)
+
+from .progress import Tick
+
+
+class Board:
+    """A :class:`~medbench.harness.run.Watcher` for people.
+
+    Off a terminal (a CI log) it prints the finished stages only.
+    """
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._bar = Progress(
+            SpinnerColumn(),
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=24),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TextColumn("{task.fields[note]}"),
+            console=console,
+            transient=True,
+            disable=not console.is_terminal,
+        )
+
+    def __enter__(self) -> Board:
+        self._bar.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        at: TracebackType | None,
+    ) -> None:
+        self._bar.stop()
+
+    def begin(self, stage: str) -> Tick:
+        """Put a bar up for *stage*."""
+        for task in self._bar.task_ids:
+            self._bar.remove_task(task)
+        task = self._bar.add_task(escape(stage), total=None, note="")
+
+        def tick(done: int, total: int, note: str = "") -> None:
+            self._bar.update(task, completed=done, total=total, note=escape(note))
+
+        return tick
+
+    def end(self, stage: str, seconds: float | None, detail: dict[str, Any]) -> None:
+        """Print the line of a finished stage."""
+        for task in self._bar.task_ids:
+            self._bar.remove_task(task)
+        time = "done before" if seconds is None else f"{seconds:7.1f} s"
+        self._console.print(
+            f"[green]✓[/] {escape(stage):<28} {time:>11}  [dim]{escape(remark(stage, detail))}[/]",
+            highlight=False,
+        )
+
+
+def remark(stage: str, detail: dict[str, Any]) -> str:
+    """What is worth saying of a finished stage in a few words."""
+    kind = stage.split("/")[0]
+    if kind == "tune":
+        return (
+            f"loss {detail['loss_first']:.2f} → {detail['loss_last']:.2f}, "
+            f"{detail['rows']} rows, {detail['steps']} steps"
+        )
+    if kind == "score":
+        return f"{detail['value']:.3f} over {detail['n']}"
+    if kind == "export":
+        parity = detail["parity"]
+        return (
+            f"{detail['bytes'] / 1e6:.1f} MB, greedy tokens equal to torch "
+            f"{parity['greedy_matched']} of {parity['greedy_total']}"
+        )
+    if kind == "latency":
+        return f"{detail['requests']} requests"
+    return ""

@@ -1,0 +1,139 @@
+"""Scores one model on one task. The only file that speaks to lm-eval.
+
+lm-eval builds the prompts, runs the model and grades; what comes back is the samples table, in
+medbench's own columns (docs/reference/run-folder.md).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from collections.abc import Iterator
+from typing import Any
+
+import pandas as pd
+from lm_eval import simple_evaluate
+from lm_eval.models import huggingface
+from lm_eval.tasks import TaskManager
+
+from ..errors import StageError
+from ..tasks.answers import read
+from ..tasks.catalog import SPECS, Task
+from .progress import Tick
+
+COLUMNS = [
+    "model", "task", "doc_id", "doc_hash", "prompt_hash", "target_hash", "protocol", "metric",
+    "score", "weight", "prompt", "question", "options", "target", "prediction", "option_scores",
+    "output", "output_tokens", "truncated", "unparsed",
+]  # fmt: skip
+
+
+def score(
+    name: str,
+    model: Any,
+    tokenizer: Any,
+    task: Task,
+    *,
+    limit: int | None,
+    batch_size: int,
+    tick: Tick,
+) -> pd.DataFrame:
+    """The samples of model *name* on *task*, one row per question, in the order of the task.
+
+    Args:
+        name: The model's name in the suite, for the table.
+        model: A transformers (or peft) causal language model.
+        tokenizer: Its tokenizer.
+        limit: Take the first so many questions; all when None.
+        batch_size: Requests per forward pass.
+        tick: Hears of each request that is done.
+
+    Raises:
+        StageError: lm-eval returned no sample.
+    """
+    # Log-probabilities in float32 whatever the model computes in: bfloat16 rounds ties into being.
+    lm = huggingface.HFLM(
+        pretrained=model, tokenizer=tokenizer, batch_size=batch_size, softmax_dtype="float32"
+    )
+    with _progress(tick):
+        found = simple_evaluate(
+            model=lm,
+            tasks=[task.name],
+            limit=limit,
+            task_manager=TaskManager(include_path=str(SPECS), include_defaults=False),
+            bootstrap_iters=0,
+            log_samples=True,
+        )
+    samples = found["samples"][task.name] if found else []
+    if not samples:
+        raise StageError(f"task {task.name}: lm-eval returned no sample; is its data empty?")
+    rows = [_row(name, task, sample, tokenizer) for sample in samples]
+    return pd.DataFrame(rows, columns=COLUMNS).sort_values("doc_id", ignore_index=True)
+
+
+def _row(model: str, task: Task, sample: dict[str, Any], tokenizer: Any) -> dict[str, Any]:
+    doc = sample["doc"]
+    row = {
+        "model": model,
+        "task": task.name,
+        **{key: sample[key] for key in ("doc_id", "doc_hash", "prompt_hash", "target_hash")},
+        "protocol": task.protocol,
+        "metric": task.metric,
+        "weight": 1.0,
+        "prompt": sample["arguments"][0][0],
+        "question": doc["question"],
+        "options": list(doc.get("options", [])),
+        "target": doc["target"],
+        "prediction": None,
+        "option_scores": [],
+        "output": None,
+        "output_tokens": None,
+        "truncated": False,
+        "unparsed": False,
+    }
+    if task.metric == "bits_per_byte":
+        log_likelihood, length = sample["bits_per_byte"]
+        return row | {"score": -log_likelihood / math.log(2), "weight": float(length)}
+    row["score"] = float(sample["acc"])
+    if row["options"]:
+        scores = [float(score) for score, _ in sample["filtered_resps"]]
+        best = max(range(len(scores)), key=scores.__getitem__)
+        return row | {"option_scores": scores, "prediction": row["options"][best]}
+    output = sample["resps"][0][0]
+    length = len(tokenizer(output, add_special_tokens=False)["input_ids"])
+    reading = read(output)
+    return row | {
+        "output": output,
+        "output_tokens": length,
+        "truncated": length >= sample["arguments"][0][1]["max_gen_toks"],
+        "prediction": reading.answer,
+        "unparsed": reading.problem is not None,
+    }
+
+
+@contextlib.contextmanager
+def _progress(tick: Tick) -> Iterator[None]:
+    """Send lm-eval's own progress bars to *tick*: it draws them with tqdm and has no other way."""
+
+    class Bar:
+        def __init__(self, items: Any = None, total: int | None = None, **_: Any) -> None:
+            self._items = items
+            self._total = total if total is not None else len(items)
+            self._done = 0
+
+        def __iter__(self) -> Iterator[Any]:
+            return iter(self._items)
+
+        def update(self, count: int = 1) -> None:
+            self._done += count
+            tick(self._done, self._total, "")
+
+        def close(self) -> None:
+            pass
+
+    original = huggingface.tqdm
+    huggingface.tqdm = Bar
+    try:
+        yield
+    finally:
+        huggingface.tqdm = original

@@ -1,0 +1,198 @@
+"""Suite: what to run. Read from YAML, validated once, never changed afterwards.
+
+Built-in suites lie in harness/suites/; any other is named by its path.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import Field, ValidationError, model_validator
+
+from ..errors import InputError
+from .config import Section, explain, read_yaml
+from .latency import LatencySettings
+
+SUITES = Path(__file__).parent / "suites"
+EMBEDDED = {"embedded:clinic": Path(__file__).parents[1] / "tasks" / "clinic" / "checkpoint"}
+"""Checkpoints that ship with the package, by the name a suite gives them."""
+
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
+"""Names become folder names, so they hold no separator and no leading dot."""
+
+
+class AdapterSpec(Section):
+    """Where an adapter comes from: a recipe to train it by, or a folder that holds one."""
+
+    recipe: str | None = None
+    path: str | None = None
+
+    @model_validator(mode="after")
+    def _one_origin(self) -> AdapterSpec:
+        if (self.recipe is None) == (self.path is None):
+            raise ValueError(
+                "expected exactly one of 'recipe' (a name or a YAML file) and 'path' (a folder)"
+            )
+        return self
+
+
+class ModelSpec(Section):
+    """A base model (``pretrained``) or a tuned one (``base`` and ``adapter``)."""
+
+    pretrained: str | None = None
+    revision: str | None = None
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    quantization: Literal["none", "nf4", "int8"] = "none"
+    trust_remote_code: bool = False
+    base: str | None = None
+    adapter: AdapterSpec | None = None
+
+    @model_validator(mode="after")
+    def _base_or_tuned(self) -> ModelSpec:
+        if self.base is None:
+            if self.pretrained is None or self.adapter is not None:
+                raise ValueError(
+                    "expected either 'pretrained' (a base model) or both 'base' and 'adapter' "
+                    "(a tuned model)"
+                )
+        else:
+            extra = self.model_fields_set - {"base", "adapter"}
+            if self.adapter is None or extra:
+                raise ValueError(
+                    "a tuned model has 'base' and 'adapter' and nothing else; "
+                    "everything about the weights stands with its base"
+                )
+        return self
+
+    @property
+    def source(self) -> str:
+        """What ``from_pretrained`` gets: a Hub id or a local path."""
+        assert self.pretrained is not None, "only a base model has a source"  # noqa: S101
+        return str(EMBEDDED.get(self.pretrained, self.pretrained))
+
+
+class LatencySection(LatencySettings):
+    """Which models are exported and timed, in which ONNX formats, by which protocol."""
+
+    models: list[str]
+    formats: list[Literal["auto", "fp32", "fp16", "bf16", "int8", "int4"]] = ["auto"]
+    """``auto`` is fp32 on a CPU and fp16 on a GPU."""
+
+
+class ReportSection(Section):
+    """What the reports show."""
+
+    title: str | None = None
+    samples: Annotated[int, Field(ge=0, le=1000)] = 8
+
+
+class Suite(Section):
+    """One evaluation plan: models, tasks, latency, report.
+
+    Attributes:
+        seed: Of every recipe in the suite; each recipe's own when None.
+        limit: Take the first so many questions of each task; all when None.
+        batch_size: Requests per forward pass while scoring.
+    """
+
+    name: Name
+    description: str = ""
+    models: dict[Name, ModelSpec] = Field(min_length=1)
+    tasks: list[str] = Field(min_length=1)
+    seed: Annotated[int, Field(ge=0, lt=2**32)] | None = None
+    limit: Annotated[int, Field(ge=1)] | None = None
+    batch_size: Annotated[int, Field(ge=1)] = 16
+    latency: LatencySection | None = None
+    report: ReportSection = ReportSection()
+
+    @model_validator(mode="after")
+    def _references(self) -> Suite:
+        bases = [name for name, spec in self.models.items() if spec.base is None]
+        for name, spec in self.models.items():
+            if spec.base is not None and spec.base not in bases:
+                raise ValueError(
+                    f"models.{name}.base: {spec.base!r} is not a base model of this suite; "
+                    f"expected one of: {', '.join(bases) or 'none is defined'}"
+                )
+        for name in self.latency.models if self.latency else []:
+            if name not in self.models:
+                raise ValueError(
+                    f"latency.models: {name!r} is not in this suite; "
+                    f"expected some of: {', '.join(self.models)}"
+                )
+        if len(set(self.tasks)) != len(self.tasks):
+            raise ValueError("tasks: a task is named twice; name each once")
+        return self
+
+
+def builtin_suites() -> list[str]:
+    return sorted(path.stem for path in SUITES.glob("*.yaml"))
+
+
+def load_suite(name_or_path: str, overrides: list[str] | None = None) -> Suite:
+    """Read a suite and apply ``key.sub=value`` overrides to it.
+
+    Args:
+        name_or_path: A built-in name (``quickstart``) or the path of a YAML file.
+        overrides: Dotted keys with YAML values, e.g. ``models.base.pretrained=./my-model``.
+
+    Raises:
+        InputError: No such suite, broken YAML, an unknown key, or a value that does not fit.
+    """
+    path = SUITES / f"{name_or_path}.yaml"
+    if not path.is_file():
+        path = Path(name_or_path)
+        if not path.is_file():
+            raise InputError(
+                f"--suite {name_or_path}: no built-in suite and no file of that name; "
+                f"built-in are: {', '.join(builtin_suites())}"
+            )
+    raw = read_yaml(path)
+    for override in overrides or []:
+        _apply(raw, override)
+    try:
+        return Suite.model_validate(raw)
+    except ValidationError as error:
+        raise InputError(explain(path, error, Suite)) from None
+
+
+def select(chosen: str | None, allowed: list[str], flag: str) -> list[str]:
+    """The comma-separated *chosen* out of *allowed*, in the order given; all when None.
+
+    Raises:
+        InputError: A name is empty, unknown or given twice.
+    """
+    if chosen is None:
+        return allowed
+    names = [name.strip() for name in chosen.split(",")]
+    for name in names:
+        if name not in allowed:
+            raise InputError(
+                f"{flag} {chosen}: {name!r} is not in the suite; expected some of: "
+                f"{', '.join(allowed)}"
+            )
+    if len(set(names)) != len(names):
+        raise InputError(f"{flag} {chosen}: a name stands twice; name each once")
+    return names
+
+
+def _apply(raw: dict[str, Any], override: str) -> None:
+    key, equals, text = override.partition("=")
+    parts = key.split(".")
+    if not equals or not all(parts):
+        raise InputError(
+            f"--set {override}: expected KEY=VALUE with a dotted key, "
+            "e.g. --set models.base.pretrained=./my-model"
+        )
+    node = raw
+    for part in parts[:-1]:
+        child = node.setdefault(part, {})
+        if not isinstance(child, dict):
+            raise InputError(f"--set {override}: {part!r} is a value, not a section")
+        node = child
+    try:
+        node[parts[-1]] = yaml.safe_load(text)
+    except yaml.YAMLError:
+        raise InputError(f"--set {override}: the value is not valid YAML; quote it") from None

@@ -1,0 +1,155 @@
+"""Merging: the merged checkpoint answers as base and adapter do together."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from medbench.errors import InputError
+from medbench.finetune.merge import merge_adapter
+from peft import LoraConfig, PeftModel, get_peft_model
+from safetensors.torch import load_file, save_file
+from tokenizers import Tokenizer, models, pre_tokenizers
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    LlamaConfig,
+    LlamaForCausalLM,
+    PreTrainedTokenizerFast,
+)
+
+WORDS = ["</s>", "fever", "cough", "rash", "pain"]
+
+
+def save_base(folder: Path, *, hidden: int = 32, dtype: torch.dtype = torch.float32) -> Path:
+    torch.manual_seed(3)
+    config = LlamaConfig(
+        vocab_size=len(WORDS),
+        hidden_size=hidden,
+        intermediate_size=48,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        max_position_embeddings=64,
+        bos_token_id=0,
+        eos_token_id=0,
+    )
+    LlamaForCausalLM(config).to(dtype).save_pretrained(folder)
+    words = Tokenizer(models.WordLevel({word: i for i, word in enumerate(WORDS)}, unk_token="</s>"))
+    words.pre_tokenizer = pre_tokenizers.Whitespace()
+    PreTrainedTokenizerFast(tokenizer_object=words, eos_token="</s>").save_pretrained(folder)
+    return folder
+
+
+def save_adapter(base: Path, folder: Path) -> Path:
+    torch.manual_seed(5)
+    config = LoraConfig(
+        r=4,
+        lora_alpha=8,
+        target_modules=["q_proj", "v_proj", "down_proj"],
+        init_lora_weights=False,  # so that it changes something without being trained
+        task_type="CAUSAL_LM",
+    )
+    get_peft_model(AutoModelForCausalLM.from_pretrained(base), config).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_base(tmp_path_factory.mktemp("merge") / "base")
+
+
+@pytest.fixture(scope="module")
+def adapter(base: Path) -> Path:
+    return save_adapter(base, base.parent / "adapter")
+
+
+def logits(model: torch.nn.Module) -> torch.Tensor:
+    with torch.inference_mode():
+        return model(torch.tensor([[1, 2, 3, 4, 2, 1]])).logits
+
+
+def test_merged_equals_base_with_adapter(base: Path, adapter: Path, tmp_path: Path) -> None:
+    merged = merge_adapter(base, adapter, tmp_path / "merged")
+
+    plain = AutoModelForCausalLM.from_pretrained(base)
+    before = logits(plain)
+    expected = logits(PeftModel.from_pretrained(plain, adapter).eval())
+    actual = logits(AutoModelForCausalLM.from_pretrained(merged))
+    torch.testing.assert_close(actual, expected, rtol=1e-5, atol=1e-5)
+    assert (expected - before).abs().max() > 0.01  # the adapter does something at all
+
+
+def test_merged_folder_is_a_plain_safetensors_checkpoint(
+    base: Path, adapter: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "merged"
+    out.mkdir()
+    (out / "old.txt").write_text("from an earlier run")
+
+    assert merge_adapter(base, adapter, out) == out
+
+    names = {path.name for path in out.iterdir()}
+    assert "config.json" in names
+    weights = {path for path in out.iterdir() if path.suffix not in {".json", ".jinja"}}
+    assert {path.name for path in weights} == {"model.safetensors"}
+    assert "adapter_config.json" not in names
+    assert AutoTokenizer.from_pretrained(out)("fever rash")["input_ids"] == [1, 3]
+    assert [path.name for path in tmp_path.iterdir()] == ["merged"]  # no draft left
+
+
+def test_dtype_is_the_base_own_unless_asked(tmp_path: Path) -> None:
+    base = save_base(tmp_path / "base", dtype=torch.bfloat16)
+    adapter = save_adapter(base, tmp_path / "adapter")
+
+    own = merge_adapter(base, adapter, tmp_path / "own")
+    wide = merge_adapter(base, adapter, tmp_path / "wide", dtype="float32")
+
+    assert {t.dtype for t in load_file(own / "model.safetensors").values()} == {torch.bfloat16}
+    assert {t.dtype for t in load_file(wide / "model.safetensors").values()} == {torch.float32}
+
+
+def test_nothing_is_printed(
+    base: Path, adapter: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    merge_adapter(base, adapter, tmp_path / "merged")
+
+    assert capfd.readouterr() == ("", "")
+
+
+def test_quantised_base_is_refused(base: Path, adapter: Path, tmp_path: Path) -> None:
+    four_bit = tmp_path / "four-bit"
+    four_bit.mkdir()
+    config = (base / "config.json").read_text().rstrip().removesuffix("}")
+    quantization = '{"quant_method": "bitsandbytes", "load_in_4bit": true}'
+    (four_bit / "config.json").write_text(f'{config}, "quantization_config": {quantization}}}')
+
+    with pytest.raises(InputError, match=r"four-bit: its weights are quantised.*full-precision"):
+        merge_adapter(four_bit, adapter, tmp_path / "merged")
+    assert not (tmp_path / "merged").exists()
+
+
+def test_missing_base_is_named(adapter: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"nowhere.*cannot be read"):
+        merge_adapter(tmp_path / "nowhere", adapter, tmp_path / "merged")
+
+
+def test_folder_without_adapter_is_refused(base: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"no adapter_config\.json"):
+        merge_adapter(base, base, tmp_path / "merged")
+
+
+def test_adapter_of_another_base_is_refused(adapter: Path, tmp_path: Path) -> None:
+    wider = save_base(tmp_path / "wider", hidden=64)
+
+    with pytest.raises(InputError, match="does not fit base"):
+        merge_adapter(wider, adapter, tmp_path / "merged")
+
+
+def test_incomplete_adapter_is_refused(base: Path, tmp_path: Path) -> None:
+    adapter = save_adapter(base, tmp_path / "adapter")
+    weights = load_file(adapter / "adapter_model.safetensors")
+    weights.pop(next(name for name in weights if "down_proj" in name))
+    save_file(weights, adapter / "adapter_model.safetensors")
+
+    with pytest.raises(InputError, match="missing adapter keys"):
+        merge_adapter(base, adapter, tmp_path / "merged")
