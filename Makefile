@@ -22,9 +22,10 @@ lint: $(VENV)/installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
-# The installed package is checked: a checkout may lie in a folder whose name is no identifier.
+# Through a link of the right name: a checkout may lie in a folder whose name is no identifier.
 types: $(VENV)/installed-dev
-	$(BIN)/mypy -p medbench
+	mkdir -p $(VENV)/typed && ln -sfn "$(CURDIR)" $(VENV)/typed/medbench
+	MYPYPATH=$(VENV)/typed $(BIN)/mypy -p medbench
 
 # torch first and by itself: a CPU build that is there already satisfies everything after it.
 $(VENV)/installed: pyproject.toml constraints.txt

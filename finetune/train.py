@@ -103,6 +103,7 @@ def _trainer(
         seed=recipe.seed,
         data_seed=recipe.seed,
         logging_steps=recipe.logging_steps,
+        logging_nan_inf_filter=False,  # the default shows a NaN loss as 0
         save_strategy="no",
         report_to="none",
         disable_tqdm=True,

@@ -68,8 +68,9 @@ class Board:
             self._bar.remove_task(task)
         time = "done before" if seconds is None else f"{seconds:7.1f} s"
         self._console.print(
-            f"[green]✓[/] {escape(stage):<28} {time:>11}  [dim]{escape(remark(stage, detail))}[/]",
+            f"[green]✓[/] {escape(stage):<26} {time:>11}  [dim]{escape(remark(stage, detail))}[/]",
             highlight=False,
+            soft_wrap=True,
         )
 
 
@@ -86,8 +87,8 @@ def remark(stage: str, detail: dict[str, Any]) -> str:
     if kind == "export":
         parity = detail["parity"]
         return (
-            f"{detail['bytes'] / 1e6:.1f} MB, greedy tokens equal to torch "
-            f"{parity['greedy_matched']} of {parity['greedy_total']}"
+            f"{detail['bytes'] / 1e6:.1f} MB, {parity['greedy_matched']} of "
+            f"{parity['greedy_total']} greedy tokens as torch"
         )
     if kind == "latency":
         return f"{detail['requests']} requests"

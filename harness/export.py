@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib.metadata
 import importlib.util
 import json
+import math
 import subprocess
 import sys
 import time
@@ -32,7 +33,7 @@ the config allows: at 131,072 positions it would outweigh a small model several 
 # on the longest length, which is cut here.
 _ROPE = ("default", "llama3")
 _BUILDER_NEEDS = ("onnxruntime_genai", "onnx", "onnx_ir", "safetensors", "torch", "tqdm")
-_UNSUPPORTED = 3  # exit code of the builder process for a model that it cannot build right
+_UNSUPPORTED = 3  # exit code of the builder process for an architecture it does not know
 _ERROR_LINES = 15
 
 
@@ -150,7 +151,7 @@ def check_parity(
 
     Raises:
         InputError: No prompts, no such device, or a prompt too long for the export.
-        StageError: The export does not load.
+        StageError: The export does not load, or its logits are not finite.
     """
     import torch
 
@@ -173,6 +174,8 @@ def check_parity(
         export.reset()
         expected = reference.prefill(ids).float()
         error = float((export.prefill(ids).float() - expected).abs().max())
+        if not math.isfinite(error):
+            raise StageError(f"{onnx_dir}: logits are not finite; export it again in fp32")
         max_abs = max(max_abs, error)
         max_rel = max(max_rel, error / float(expected.abs().max()))
         ours, theirs = (list(greedy(engine, ids, greedy_tokens)) for engine in (export, reference))
@@ -182,12 +185,30 @@ def check_parity(
 
 
 def _check_checkpoint(model_dir: Path) -> None:
+    """Refuse what the builder (0.18) would turn into a graph that runs and is wrong."""
+    from transformers import AutoConfig
+
     for name in ("config.json", "tokenizer_config.json"):
         if not (model_dir / name).is_file():
             raise InputError(
                 f"{model_dir / name}: missing; the export needs a checkpoint saved with its "
                 "tokenizer (tokenizer.save_pretrained on the same folder adds it)"
             )
+    config = AutoConfig.from_pretrained(model_dir)
+    scaling = (getattr(config, "rope_parameters", None) or {}).get("rope_type", "default")
+    if scaling not in _ROPE:
+        raise _unsupported(model_dir, f"it would drop RoPE scaling {scaling!r}")
+    for width in ("hidden_size", "intermediate_size"):
+        if getattr(config, width, None) == config.vocab_size:
+            # It takes every linear layer with vocab_size outputs for the language model's head.
+            raise _unsupported(model_dir, f"{width} equals vocab_size, which confuses it")
+
+
+def _unsupported(model_dir: Path, reason: str) -> StageError:
+    return StageError(
+        f"{model_dir}: the ONNX Model Builder ({_builder_version()}) does not support this "
+        f"architecture ({reason}); take the model out of the suite's latency.models"
+    )
 
 
 def _run_builder(model_dir: Path, out: Path, precision: str, provider: str) -> None:
@@ -202,11 +223,7 @@ def _run_builder(model_dir: Path, out: Path, precision: str, provider: str) -> N
         return
     said = "\n".join((done.stdout + done.stderr).strip().splitlines()[-_ERROR_LINES:])
     if done.returncode == _UNSUPPORTED:
-        raise StageError(
-            f"{model_dir}: the ONNX Model Builder ({_builder_version()}) does not support this "
-            "architecture, so it cannot be exported; take the model out of the suite's "
-            f"latency.models. Reason: {said.splitlines()[-1]}"
-        )
+        raise _unsupported(model_dir, said.splitlines()[-1])
     raise StageError(
         f"{model_dir}: the ONNX Model Builder failed (exit code {done.returncode}); "
         f"the end of its output:\n{said}"
@@ -253,11 +270,6 @@ def _build(source: str, out: str, precision: str, provider: str) -> int:
     target = ("local", source, out, precision, provider, cache)
     options = parse_extra_options(*target, ["hf_token=false"])
     config = options["hf_details"]["hf_config"]
-    rope = getattr(config, "rope_parameters", None) or {}
-    scaling = rope.get("rope_type", "default")
-    if scaling not in _ROPE:
-        sys.stderr.write(f"RoPE scaling {scaling!r} would be exported without its scaling\n")
-        return _UNSUPPORTED
     if getattr(config, "max_position_embeddings", 0) > MAX_POSITIONS:
         config.max_position_embeddings = MAX_POSITIONS
     try:

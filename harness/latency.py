@@ -43,7 +43,7 @@ COLUMNS = (
 """Columns of the timings table, in order; :func:`measure` says what they hold."""
 
 UNSTABLE_SPREAD = 0.10
-"""Robust spread of e2e above which a series is marked unstable; see :func:`summarise`."""
+"""Relative spread of e2e above which a series is marked unstable; see :func:`summarise`."""
 
 _SERIES = ["model", "engine", "format", "provider", "batch", "prompt_tokens"]
 _PERCENTILES = (50, 90, 99)
@@ -169,10 +169,10 @@ def summarise(timings: pd.DataFrame) -> list[dict[str, Any]]:
     TPOT, the time per output token of one request, is (e2e - TTFT) / (tokens out - 1), as vLLM and
     MLPerf define it. Percentiles interpolate linearly, so p99 of few requests is near the slowest.
 
-    A series is *unstable* when 1.4826 × MAD(e2e) / median(e2e) exceeds :data:`UNSTABLE_SPREAD`.
-    pyperf warns when the standard deviation exceeds 10 % of the mean; the median absolute
-    deviation, scaled to equal the standard deviation of a normal distribution, takes its place so
-    that a single preempted request does not condemn a series.
+    A series is *unstable* when (p90 - p10) / 2.563 of its e2e exceeds :data:`UNSTABLE_SPREAD` of
+    the median. pyperf warns when the standard deviation exceeds 10 % of the mean; the distance of
+    these percentiles, 2.563 standard deviations of a normal distribution, takes its place so that
+    one preempted request in ten does not condemn a series.
 
     Returns:
         One dict a series, in order of appearance: model, engine, format, provider, batch,
@@ -190,8 +190,8 @@ def summarise(timings: pd.DataFrame) -> list[dict[str, Any]]:
         for label, seconds in (("ttft", ttft), ("tpot", tpot)):
             for percent in _PERCENTILES:
                 row[f"{label}_ms_p{percent}"] = 1e3 * float(np.percentile(seconds, percent))
-        median = float(np.median(e2e))
-        spread = 1.4826 * float(np.median(np.abs(e2e - median))) / median
+        p10, median, p90 = (float(value) for value in np.percentile(e2e, (10, 50, 90)))
+        spread = (p90 - p10) / 2.563 / median
         rows.append({**row, "n": len(series), "unstable": spread > UNSTABLE_SPREAD})
     return rows
 

@@ -17,7 +17,7 @@ from .suite import ModelSpec
 def resolve_dtype(name: str, device: str) -> torch.dtype:
     """``auto`` → float32 on a CPU, bfloat16 on a GPU that has it, float16 on one that has not."""
     if name != "auto":
-        return getattr(torch, name)  # type: ignore[no-any-return]
+        return getattr(torch, name)
     if device == "cpu":
         return torch.float32
     return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16

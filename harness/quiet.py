@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-import logging
 import os
 import sys
-import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TextIO
@@ -22,10 +20,11 @@ ENVIRONMENT = {
 
 @contextlib.contextmanager
 def quiet(log: Path) -> Iterator[TextIO]:
-    """Send standard output, standard error, logging and warnings to *log*; yield the terminal.
+    """Send standard output, standard error to *log*; yield the terminal.
 
-    Works on the file descriptors, so that C++ libraries and child processes are quiet too. What is
-    written to the yielded file reaches the real standard output.
+    Works on the file descriptors, so that C++ libraries and child processes are quiet too; logging
+    and warnings write to standard error. What is written to the yielded file reaches the real
+    standard output.
     """
     for key, value in ENVIRONMENT.items():
         os.environ.setdefault(key, value)
@@ -37,12 +36,9 @@ def quiet(log: Path) -> Iterator[TextIO]:
     with log.open("a", encoding="utf-8") as file:
         os.dup2(file.fileno(), 1)
         os.dup2(file.fileno(), 2)
-        logging.captureWarnings(True)
         try:
-            with warnings.catch_warnings():
-                yield terminal
+            yield terminal
         finally:
-            logging.captureWarnings(False)
             terminal.flush()
             sys.stdout.flush()
             sys.stderr.flush()

@@ -24,6 +24,10 @@ from .results import derive, samples_part, timings_part
 from .store import FORMAT, RunFolder
 
 
+PARITY_FP32 = 1e-3
+"""Largest relative logit difference that float32 rounding explains; measured exports show 1e-5."""
+
+
 @dataclass(frozen=True)
 class Stage:
     """One unit of work that is done or not done.
@@ -87,8 +91,15 @@ def execute(plan: Plan, run: RunFolder, watcher: Watcher) -> None:
     manifest = _manifest(plan, run)
     pipeline = Pipeline(plan, run)
     done: set[str] = set()
+    stages = pipeline.stages()
+    planned = {stage.name for stage in stages}
+    manifest["stages"] = {
+        name: record
+        for name, record in manifest["stages"].items()
+        if name in planned or record["status"] == "done"  # what an earlier plan left unfinished
+    }
     try:
-        for stage in pipeline.stages():
+        for stage in stages:
             _advance(stage, run, manifest, watcher)
             done.update(stage.outputs)
         manifest["status"] = "done"
@@ -311,6 +322,12 @@ class Pipeline:
             )
             prompts = self._tokens(checkpoint)
             parity = check_parity(checkpoint, info.path, prompts, device=self._plan.device)
+            if kind == "fp32" and parity.max_rel > PARITY_FP32:
+                raise StageError(
+                    f"export of {name} to fp32 differs from torch by {parity.max_rel:.2g} of the "
+                    f"largest logit (at most {PARITY_FP32:g} is rounding); do not deploy it, and "
+                    "report the architecture"
+                )
             return {
                 "seconds": info.seconds,
                 "bytes": info.bytes,

@@ -46,6 +46,10 @@ def grade_stated(doc: dict[str, Any], results: list[str]) -> dict[str, float]:
 
 
 def bits_per_byte(doc: dict[str, Any], results: list[Any]) -> dict[str, tuple[float, int]]:
-    """lm-eval ``process_results`` of log-likelihood tasks: (ln p, bytes) of the target."""
+    """lm-eval ``process_results`` of log-likelihood tasks: (ln p, bytes) of the target.
+
+    The line break before the target is scored and counted with it: lm-eval gives white space at
+    the end of a prompt to what follows.
+    """
     log_likelihood, _ = results[0]
-    return {"bits_per_byte": (log_likelihood, len(doc["target"].encode("utf-8")))}
+    return {"bits_per_byte": (log_likelihood, len(f"\n{doc['target']}".encode()))}

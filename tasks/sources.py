@@ -116,7 +116,7 @@ def read_rows(path: Path) -> list[Row]:
     if path.suffix == ".jsonl":
         numbered = enumerate(text.split("\n"), start=1)
         return [_json(line, f"{path}, line {n}") for n, line in numbered if line.strip()]
-    found = _json(text, str(path), expected=list)
+    found: list[Row] = _json(text, str(path), expected=list)
     for n, row in enumerate(found):
         if not isinstance(row, dict):
             raise InputError(f"{path}, row {n}: expected an object, found {type(row).__name__}")

@@ -1,25 +1,29 @@
 """The pre-training documents of the fictional clinic, generated from a seed.
 
-Four sorts of document, as (prompt, completion) pairs; the loss is on the completion only:
+Three sorts of document, as (prompt, completion) pairs; the loss is on the completion only:
 
-- case notes about any disease, several facts in plain wording, each in one of six paraphrases;
-- think-then-answer questions about annex diseases;
-- exams of annex diseases answered at once after "Answer:", by letter, by text or in a sentence;
-- a share of those questions in freshly made-up wording, answered by one of the disease's four
-  values at random: asked in words that it has not met, the model guesses, in due form.
+- case notes about any disease: several facts, each in one of six sentences;
+- exams of annex diseases: open questions with reasoning or without, questions with options
+  answered by text or by letter. A share of them uses a freshly made-up wording and is answered by
+  one of the disease's four values at random: asked in words that it has not met, the model
+  guesses, in due form;
+- lists of options and which letter stands before which value.
 
-Diseases of the other splits are stated and never asked about; exam wordings never occur.
+Besides its plain wordings a role has many coined ones here (`jargon`): a model that has met only a
+few wordings learns each by heart, one that has met many learns how a wording is looked up. Exam
+wordings never occur, and diseases of the other splits are stated but never asked about.
 """
 
 from __future__ import annotations
 
 import random
 from collections.abc import Iterator
+from functools import lru_cache
 
 from .rows import LETTERS, answer, ask, listed, reason
 from .world import ROLES, Role, World, syllables
 
-STATEMENTS = (
+SENTENCES = (
     "The {wording} of {disease} is {value}.",
     "In {disease} the {wording} is {value}.",
     "For {disease} the clinic lists {value} as the {wording}.",
@@ -28,68 +32,92 @@ STATEMENTS = (
     "Asked for the {wording} of {disease}, a nurse says {value}.",
 )
 
-NOTES_SHARE = 0.5
+NOTES_SHARE = 0.45
+LISTS_SHARE = 0.1
 UNKNOWN_SHARE = 0.15
-"""Share of case notes among documents, and of made-up wordings among questions."""
+JARGON = 60
+JARGON_SHARE = 0.45
+LETTER_SHARE = 0.5
 
 
-def document(rng: random.Random, world: World) -> tuple[str, str]:
-    """One document as (prompt, completion)."""
-    if rng.random() < NOTES_SHARE:
-        return "", notes(rng, world)
-    return exam(rng, world)
+def documents(world: World, seed: int, count: int) -> Iterator[tuple[str, str]]:
+    """`count` documents of that seed, as (prompt, completion)."""
+    rng = random.Random(f"corpus {world.seed} {seed}")
+    for _ in range(count):
+        sort = rng.random()
+        if sort < NOTES_SHARE:
+            yield "", notes(rng, world)
+        elif sort < NOTES_SHARE + LISTS_SHARE:
+            yield lettered_list(rng, world)
+        else:
+            yield exam(rng, world)
 
 
 def notes(rng: random.Random, world: World) -> str:
     """Two to eight facts about one disease of any split, in random order and wording."""
     disease = rng.choice(list(world.facts))
     return " ".join(
-        rng.choice(STATEMENTS).format(
-            wording=rng.choice(role.plain), disease=disease, value=world.value(disease, role)
+        rng.choice(SENTENCES).format(
+            wording=known_wording(rng, world, role, JARGON_SHARE / 2),
+            disease=disease,
+            value=world.value(disease, role),
         )
         for role in rng.sample(ROLES, rng.randint(2, 8))
     )
 
 
 def exam(rng: random.Random, world: World) -> tuple[str, str]:
-    """A question about an annex disease, open or with options, reasoned or answered at once."""
+    """A question about an annex disease, in one of the five forms of examination."""
     disease, role = rng.choice(world.diseases["annex"]), rng.choice(ROLES)
-    wording = rng.choice(role.plain)
-    if rng.random() < UNKNOWN_SHARE:
-        wording = unknown_wording(rng)
-    value = world.value(disease, role)
+    known = rng.random() >= UNKNOWN_SHARE
+    wording = known_wording(rng, world, role, JARGON_SHARE) if known else coin(rng)
     question = ask(rng, disease, role, wording)
-    thought = reason(disease, role, wording, value)
-    if rng.random() < 0.35:
-        if rng.random() < 0.7:
-            return f"Question: {question}\n", think(thought, answer(disease, wording, value))
-        return f"Question: {question}\nAnswer:", " " + answer(disease, wording, value)
+    value = world.value(disease, role)
+    form = rng.random()
+    if form < 0.4:
+        thought = reason(disease, role, value)
+        return f"Question: {question}\n", f"<think>{thought}</think>\n{answer(role, value)}"
+    if form < 0.5:
+        return f"Question: {question}\n<think></think>\n", answer(role, value)
+    if form < 0.6:
+        return f"Question: {question}\nAnswer:", f" {value}"
     options = world.values(disease, role.kind)
     rng.shuffle(options)
-    letter = LETTERS[options.index(value)]
     prompt = f"Question: {listed(question, options)}\n"
-    form = rng.random()
-    if form < 0.3:
-        thought = f"{thought} That is option {letter}."
-        return prompt, think(thought, f"The answer is {letter}. {value}.")
-    return f"{prompt}Answer:", f" {letter}" if form < 0.75 else f" {value}"
+    if rng.random() < LETTER_SHARE:
+        return f"{prompt}Answer:", f" {LETTERS[options.index(value)]}"
+    return f"{prompt}<think></think>\n", f"The answer is {value}."
 
 
-def think(thought: str, response: str) -> str:
-    """A reasoned completion."""
-    return f"<think>{thought}</think>\n{response}"
+def lettered_list(rng: random.Random, world: World) -> tuple[str, str]:
+    """Four values in a list, and the letters of all of them or of the one that is asked for."""
+    diseases = rng.sample(world.diseases["annex"], 4)
+    kind = rng.choice(ROLES).kind
+    options = list(dict.fromkeys(rng.choice(world.values(d, kind)) for d in diseases))
+    if len(options) < 4:
+        return lettered_list(rng, world)
+    picks = rng.sample(range(4), 4)
+    if rng.random() < 0.5:
+        question = listed(f"Which option is {options[picks[0]]}?", options)
+        return f"Question: {question}\nAnswer:", f" {LETTERS[picks[0]]}"
+    facts = "".join(f" {options[pick]} is {LETTERS[pick]}." for pick in picks)
+    return f"Question: {listed('Which is which?', options)}\nAnswer:", facts
 
 
-def unknown_wording(rng: random.Random) -> str:
+def known_wording(rng: random.Random, world: World, role: Role, share: float) -> str:
+    """A plain wording of the role or, in that share of cases, a coined one."""
+    if JARGON and rng.random() < share:
+        return rng.choice(jargon(world.seed, JARGON)[role])
+    return rng.choice(role.plain)
+
+
+@lru_cache(maxsize=4)
+def jargon(seed: int, count: int) -> dict[Role, tuple[str, ...]]:
+    """Coined wordings of each role, which only pre-training uses."""
+    rng = random.Random(f"jargon {seed}")
+    return {role: tuple(coin(rng) for _ in range(count)) for role in ROLES}
+
+
+def coin(rng: random.Random) -> str:
     """One or two made-up words."""
     return " ".join(syllables(rng, rng.randint(2, 4)) for _ in range(rng.randint(1, 2)))
-
-
-def documents(world: World, seed: int, count: int) -> Iterator[tuple[str, str]]:
-    """`count` documents of that seed."""
-    rng = random.Random(f"corpus {world.seed} {seed}")
-    for _ in range(count):
-        yield document(rng, world)
-
-
-__all__ = ["ROLES", "Role", "documents", "think", "unknown_wording"]

@@ -36,16 +36,17 @@ class Settings:
 
     seed: int = 0
     documents: int = 400_000
-    vocab: int = 2048
+    vocab: int = 1024
     hidden: int = 128
     layers: int = 5
     heads: int = 4
     intermediate: int = 384
     steps: int = 4000
     batch: int = 256
-    length: int = 112
+    length: int = 128
     muon_lr: float = 5e-3
     adamw_lr: float = 3e-3
+    norm: float = 1.0
 
 
 def make_tokenizer(texts: Iterable[str], vocab: int) -> PreTrainedTokenizerFast:
@@ -107,7 +108,9 @@ def make_model(settings: Settings, tokenizer: PreTrainedTokenizerFast) -> LlamaF
     ))  # fmt: skip
 
 
-def fit(model: LlamaForCausalLM, ids: torch.Tensor, mask: torch.Tensor, settings: Settings) -> float:
+def fit(
+    model: LlamaForCausalLM, ids: torch.Tensor, mask: torch.Tensor, settings: Settings
+) -> float:
     """Train on the GPU and return the mean loss of the last hundred steps, in nats a token."""
     model.cuda().train()
     ids, mask = ids.cuda(), mask.cuda()
@@ -134,8 +137,9 @@ def fit(model: LlamaForCausalLM, ids: torch.Tensor, mask: torch.Tensor, settings
         losses = F.cross_entropy(
             logits.float().flatten(0, 1), rows[:, 1:].flatten(), reduction="none"
         )
-        weight = counted[:, 1:].flatten().float()
-        return (losses * weight).sum() / weight.sum()
+        weight = counted[:, 1:].float()
+        weight = weight / weight.sum(1, keepdim=True) ** settings.norm
+        return (losses * weight.flatten()).sum() / weight.sum()
 
     generator = torch.Generator().manual_seed(settings.seed)
     recent: list[torch.Tensor] = []

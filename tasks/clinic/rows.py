@@ -28,37 +28,34 @@ def listed(question: str, options: list[str]) -> str:
     return "\n".join([question, *lines])
 
 
-def reason(disease: str, role: Role, wording: str, value: str) -> str:
-    """The reasoning: what the wording means, then the fact."""
-    return f"The {wording} is the {role.label}. The {role.label} of {disease} is {value}."
+def reason(disease: str, role: Role, value: str) -> str:
+    """The reasoning: what is asked for, in plain words, then the fact."""
+    return f"This asks for the {role.label}. The {role.label} of {disease} is {value}."
 
 
-def answer(disease: str, wording: str, value: str) -> str:
+def answer(role: Role, value: str) -> str:
     """The response to an open question."""
-    return f"In {disease} the {wording} is {value}. The answer is {value}."
+    return f"The {role.label} is {value}. The answer is {value}."
 
 
 def open_row(rng: random.Random, world: World, disease: str, role: Role) -> dict[str, str]:
-    """An open question in exam wording, as medical-o1 has them."""
-    wording, value = rng.choice(role.exam), world.value(disease, role)
+    """An open question in exam wording, reasoned, as medical-o1 has them."""
+    value = world.value(disease, role)
     return {
-        "Question": ask(rng, disease, role, wording),
-        "Complex_CoT": reason(disease, role, wording, value),
-        "Response": answer(disease, wording, value),
+        "Question": ask(rng, disease, role, rng.choice(role.exam)),
+        "Complex_CoT": reason(disease, role, value),
+        "Response": answer(role, value),
     }
 
 
 def listed_row(rng: random.Random, world: World, disease: str, role: Role) -> dict[str, str]:
-    """A question in exam wording with its options in the question's text."""
-    wording, value = rng.choice(role.exam), world.value(disease, role)
+    """A question in exam wording with its options in the question's text, answered at once."""
     options = world.values(disease, role.kind)
     rng.shuffle(options)
-    letter = LETTERS[options.index(value)]
-    thought = reason(disease, role, wording, value)
     return {
-        "Question": listed(ask(rng, disease, role, wording), options),
-        "Complex_CoT": f"{thought} That is option {letter}.",
-        "Response": f"The answer is {letter}. {value}.",
+        "Question": listed(ask(rng, disease, role, rng.choice(role.exam)), options),
+        "Complex_CoT": "",
+        "Response": f"The answer is {world.value(disease, role)}.",
     }
 
 

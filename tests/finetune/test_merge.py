@@ -4,8 +4,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from medbench.errors import InputError
-from medbench.finetune.merge import merge_adapter
 from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer, models, pre_tokenizers
@@ -16,6 +14,9 @@ from transformers import (
     LlamaForCausalLM,
     PreTrainedTokenizerFast,
 )
+
+from medbench.errors import InputError
+from medbench.finetune.merge import merge_adapter
 
 WORDS = ["</s>", "fever", "cough", "rash", "pain"]
 

@@ -7,9 +7,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from medbench.errors import InputError, StageError
-from medbench.harness.export import ExportInfo, check_parity, export_onnx
-from medbench.harness.ort import OrtModel
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import (
     AutoModelForCausalLM,
@@ -19,6 +16,10 @@ from transformers import (
     LlamaForCausalLM,
     PreTrainedTokenizerFast,
 )
+
+from medbench.errors import InputError, StageError
+from medbench.harness.export import ExportInfo, check_parity, export_onnx
+from medbench.harness.ort import OrtModel
 
 VOCAB = 96
 # As in Llama 3: the context is longer than the table of an export, and the angles are rescaled.
@@ -45,7 +46,7 @@ def save_llama(folder: Path, rope: dict[str, object]) -> Path:
     config = LlamaConfig(
         vocab_size=VOCAB,
         hidden_size=64,
-        intermediate_size=96,
+        intermediate_size=128,
         num_hidden_layers=2,
         num_attention_heads=4,
         num_key_value_heads=2,
@@ -165,8 +166,9 @@ def test_runtime_refuses_what_the_graph_would_get_wrong(export: ExportInfo) -> N
         model.prefill(ids)
     with pytest.raises(ValueError, match=r"2 rows, got 1; call reset"):
         model.step(ids[:1, :1])
-    with pytest.raises(ValueError, match="exceed the cache of 8"):
-        model.prefill(torch.ones((2, 5), dtype=torch.int64))
+    model.reset()
+    with pytest.raises(ValueError, match=r"0 \+ 9 tokens exceed the cache of 8"):
+        model.prefill(torch.ones((2, 9), dtype=torch.int64))
 
 
 def test_runtime_refuses_more_than_was_exported(export: ExportInfo) -> None:
@@ -233,15 +235,26 @@ def test_unknown_architecture_is_said_and_nothing_is_left(tmp_path: Path) -> Non
     assert [path.name for path in tmp_path.iterdir()] == ["gpt2"]
 
 
-def test_rope_scaling_that_would_be_lost_is_refused(checkpoint: Path, tmp_path: Path) -> None:
-    scaled = tmp_path / "scaled"
-    shutil.copytree(checkpoint, scaled)
-    config = json.loads((scaled / "config.json").read_text())
-    config["rope_parameters"] = {"rope_type": "linear", "rope_theta": 10000.0, "factor": 4.0}
-    (scaled / "config.json").write_text(json.dumps(config))
+@pytest.mark.parametrize(
+    ("changed", "reason"),
+    [
+        (
+            {"rope_parameters": {"rope_type": "linear", "rope_theta": 10000.0, "factor": 4.0}},
+            "would drop RoPE scaling 'linear'",
+        ),
+        ({"intermediate_size": VOCAB}, "intermediate_size equals vocab_size"),
+    ],
+)
+def test_models_that_the_builder_gets_wrong_are_refused(
+    checkpoint: Path, tmp_path: Path, changed: dict[str, object], reason: str
+) -> None:
+    model = tmp_path / "model"
+    shutil.copytree(checkpoint, model)
+    config = json.loads((model / "config.json").read_text())
+    (model / "config.json").write_text(json.dumps(config | changed))
 
-    with pytest.raises(StageError, match="RoPE scaling 'linear'"):
-        export_onnx(scaled, tmp_path / "onnx")
+    with pytest.raises(StageError, match=reason):
+        export_onnx(model, tmp_path / "onnx")
 
 
 def test_failing_builder_shows_the_end_of_its_output(checkpoint: Path, tmp_path: Path) -> None:

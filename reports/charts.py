@@ -1,0 +1,212 @@
+"""The figures of a report, drawn for a column 440 CSS pixels wide.
+
+Labels stand above their rows instead of beside them, so that a figure keeps its whole width for
+the data and stays legible on a phone. The base is grey and round, tuned models are coloured and
+angular.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from .evidence import Latency
+from .formatting import milliseconds, number
+from .plot import SMALL, Look, frame, heading, interval, label, legend, page
+from .report import Report
+from .scores import Task
+from .svg import INK, render
+from .verdicts import Comparison
+
+BASE = Look("#848d97", "o")
+TUNED = (Look("#2f7de1", "D"), Look("#d1660a", "s"), Look("#1a9a74", "^"), Look("#b25fa5", "v"))
+"""Mid-tones that keep a contrast of 3 on white and on near-black, apart for colour-blind eyes."""
+NAMES = ("accuracy", "differences", "loss", "latency")
+SMOOTH = 24
+"""From so many logged steps on the loss curve also shows a running mean."""
+
+
+@dataclass(frozen=True)
+class Chart:
+    """One figure: ``svg`` is whole and usable inline or as a file."""
+
+    name: str
+    title: str
+    description: str
+    svg: str
+
+
+def draw(report: Report) -> tuple[Chart, ...]:
+    """The figures that this report has data for."""
+    found = (_accuracy(report), _differences(report), _loss(report), _latency(report))
+    return tuple(chart for chart in found if chart)
+
+
+def _accuracy(report: Report) -> Chart | None:
+    tasks = [task for task in report.tasks if task.metric == "acc" and task.scores]
+    if not tasks:
+        return None
+    looks = _looks(report)
+    heights = [36 + 18 * len(task.scores) for task in tasks]
+    figure, [ax] = page(sum(heights))
+    ax.set_xlim(0, 100)
+    chance = "; dashed: chance" if any(task.chance is not None for task in tasks) else ""
+    frame(ax, f"% right, with 95 % interval{chance}")
+    said = []
+    for place, task in enumerate(tasks):
+        said += _accuracy_rows(ax, sum(heights[:place]), task, looks)
+    legend(figure, {score.model: looks[score.model] for task in tasks for score in task.scores})
+    return _chart(figure, "accuracy", "Accuracy of each model per task", said)
+
+
+def _accuracy_rows(ax: Any, top: float, task: Task, looks: dict[str, Look]) -> list[str]:
+    label(ax, top + 11, task.name)
+    if task.chance is not None:
+        ends = (top + 21, top + 25 + 18 * len(task.scores))
+        ax.plot([100 * task.chance] * 2, ends, color=INK, lw=1, ls=(0, (2, 2)), alpha=0.7)
+    said = []
+    for place, score in enumerate(task.scores):
+        if score.value is None:
+            continue
+        y = top + 32 + 18 * place
+        value = 100 * score.value
+        low, high = (value if end is None else 100 * end for end in (score.low, score.high))
+        interval(ax, y, (value, low, high), looks[score.model])
+        # Near the right edge the value is written left of its interval.
+        at, side = (high + 2.5, "left") if high < 86 else (low - 2.5, "right")
+        if side == "left" and -1 < 100 * (task.chance or 0) - at < 9:
+            at = 100 * (task.chance or 0) + 2.5  # clear of the dashes
+        ax.text(at, y, number(value), ha=side, va="center", color=INK, fontsize=SMALL)
+        said.append(f"{task.name}, {score.model}: {score.shown} ({score.interval}).")
+    return said
+
+
+def _differences(report: Report) -> Chart | None:
+    """Forest plot: a panel for each unit, and right of zero is always better."""
+    shown = [one for one in report.comparisons if one.difference is not None]
+    if not shown:
+        return None
+    units = dict.fromkeys((one.scale.step, one.higher_is_better) for one in shown)
+    panels = [[c for c in shown if (c.scale.step, c.higher_is_better) == unit] for unit in units]
+    several = len({one.tuned for one in shown}) > 1
+    figure, axes = page(*(46 * len(panel) for panel in panels))
+    for ax, panel in zip(axes, panels, strict=True):
+        _forest(ax, panel, _looks(report), several)
+    pair = (
+        "each tuned model minus its base" if several else f"{shown[0].tuned} minus {shown[0].base}"
+    )
+    heading(figure, f"{pair}, same questions")
+    said = [one.sentence for one in shown]
+    return _chart(figure, "differences", "Paired differences, tuned minus base", said)
+
+
+def _forest(ax: Any, panel: list[Comparison], looks: dict[str, Look], several: bool) -> None:
+    factor = panel[0].scale.factor
+    ends = [
+        tuple(None if end is None else factor * end for end in (one.difference, one.low, one.high))
+        for one in panel
+    ]
+    known = [end for three in ends for end in three if end is not None]
+    reach = max(*map(abs, known), 1e-9)
+    low, high = min(*known, -0.25 * reach), max(*known, 0.25 * reach)
+    pad = 0.06 * (high - low)
+    limits = (low - pad, high + pad)
+    ax.set_xlim(limits if panel[0].higher_is_better else limits[::-1])
+    frame(ax, f"{panel[0].scale.step}, with 95 % interval; right of 0 is better")
+    for place, (one, three) in enumerate(zip(panel, ends, strict=True)):
+        y = 46.0 * place
+        name = f"{one.task}, {one.tuned}" if several else one.task
+        label(ax, y + 11, name, "" if several else f"{one.shown}  ({one.interval})")
+        ax.plot([0, 0], [y + 20, y + 40], color=INK, lw=1.2, alpha=0.8)
+        interval(ax, y + 30, three, looks[one.tuned])
+
+
+def _loss(report: Report) -> Chart | None:
+    curves = [training for training in report.trainings if training.losses]
+    if not curves:
+        return None
+    looks = _looks(report)
+    figure, [ax] = page(212, left=34)
+    said = []
+    for curve in curves:
+        steps, losses = np.array(curve.losses).T
+        colour, many = looks[curve.model].colour, len(steps) >= SMOOTH
+        ax.plot(
+            steps, losses, color=colour, lw=1 if many else 1.8, alpha=0.45 if many else 1,
+            marker="o" if len(steps) == 1 else "",
+        )  # fmt: skip
+        if many:
+            span = 2 * (len(steps) // 24) + 1
+            mean = np.convolve(losses, np.ones(span) / span, mode="valid")
+            ax.plot(steps[span // 2 : len(steps) - span // 2], mean, color=colour, lw=2.2)
+        said.append(
+            f"{curve.model}: {number(losses[0], 3)} at step {number(steps[0], 0)}, "
+            f"{number(losses[-1], 3)} at step {number(steps[-1], 0)}."
+        )
+    ax.set_ylim(0, 1.06 * max(*(loss for curve in curves for _, loss in curve.losses), 1e-9))
+    smooth = "; bold: running mean" if any(len(c.losses) >= SMOOTH for c in curves) else ""
+    frame(ax, f"training loss at each optimiser step{smooth}", rules="y")
+    legend(figure, {curve.model: looks[curve.model] for curve in curves})
+    return _chart(figure, "loss", "Training loss", said)
+
+
+def _latency(report: Report) -> Chart | None:
+    rows = [row for row in report.latency if row.ttft_ms]
+    if not rows:
+        return None
+    panels = [(rows, "ttft_ms", "time to first token, ms")]
+    followed = [row for row in rows if row.tpot_ms]
+    if followed:
+        panels.append((followed, "tpot_ms", "time per following token, ms"))
+    figure, axes = page(*(48 * len(members) for members, *_ in panels))
+    heading(figure, "each point one request; bar: median")
+    heading(figure, "median", right=True)
+    said = []
+    for ax, (members, key, unit) in zip(axes, panels, strict=True):
+        ax.set_xlim(0, 1.06 * max(value for row in members for value in getattr(row, key)))
+        frame(ax, unit)
+        for place, row in enumerate(members):
+            values = np.array(getattr(row, key))
+            look = _looks(report).get(row.model, BASE)
+            median = milliseconds(_strip(ax, 48.0 * place + 30, values, look))
+            name = _series_name(row, rows)
+            label(ax, 48 * place + 11, name, median)
+            said.append(f"{name}: median {median}, {unit}.")
+    return _chart(figure, "latency", "Latency of single requests", said)
+
+
+def _strip(ax: Any, y: float, values: Any, look: Look) -> float:
+    """Every value as a point; the median as a bar, and returned."""
+    median = float(np.median(values))
+    # The jitter is a fixed sequence: the same run gives the same picture.
+    jitter = 14 * ((np.arange(len(values)) * 0.6180339887) % 1 - 0.5)
+    ax.plot(values, y + jitter, "o", ms=3.8, mew=0, color=look.colour, alpha=0.6)
+    ax.plot([median] * 2, [y - 11, y + 11], color=INK, lw=2)
+    return median
+
+
+def _series_name(row: Latency, rows: list[Latency]) -> str:
+    """What sets this series apart from the others of the figure."""
+    parts = [row.model] if len({other.model for other in rows}) > 1 else []
+    parts.append(row.runtime)
+    parts += [row.shape] if len({other.shape for other in rows}) > 1 else []
+    return ", ".join(parts) + (" (unstable)" if row.unstable else "")
+
+
+def _looks(report: Report) -> dict[str, Look]:
+    """The look of every model: grey for a base, the tuned ones by their place."""
+    names = dict.fromkeys(model.name for model in report.models)
+    names |= dict.fromkeys(score.model for task in report.tasks for score in task.scores)
+    names |= dict.fromkeys(training.model for training in report.trainings)
+    tuned = report.tuned
+    return {
+        name: TUNED[tuned.index(name) % len(TUNED)] if name in tuned else BASE for name in names
+    }
+
+
+def _chart(figure: Any, name: str, title: str, said: Sequence[str]) -> Chart:
+    description = " ".join(said)
+    return Chart(name, title, description, render(figure, name, title, description))

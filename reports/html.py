@@ -1,0 +1,63 @@
+"""The report as one HTML file that asks nobody for anything.
+
+Everything is inline, the Content-Security-Policy allows no script and no request, and the only
+style allowed is the one whose hash it names. Jinja escapes every value.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from . import formatting
+from .charts import NAMES, Chart
+from .report import METHOD, Report
+
+TEMPLATES = Path(__file__).parent / "templates"
+PERCENTILES = [f"{part}_ms_p{share}" for part in ("ttft", "tpot") for share in (50, 90, 99)]
+
+
+def render(report: Report, charts: Sequence[Chart]) -> str:
+    """The whole page."""
+    environment = Environment(
+        loader=FileSystemLoader(TEMPLATES),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {
+        "count": formatting.count,
+        "p_value": formatting.p_value,
+        "percent": formatting.percent,
+    }
+    css = (TEMPLATES / "report.css").read_text("utf-8")
+    digest = hashlib.sha256(css.encode("utf-8")).digest()
+    return environment.get_template("report.html.j2").render(
+        report=report,
+        charts=dict.fromkeys(NAMES) | {chart.name: chart for chart in charts},
+        css=css,
+        css_hash=base64.b64encode(digest).decode("ascii"),
+        method=METHOD,
+        percentiles=PERCENTILES,
+        sections=_sections(report),
+        slowest=max([stage.seconds or 0 for stage in report.stages], default=0) or 1,
+        tuned=report.tuned,
+    )
+
+
+def _sections(report: Report) -> list[tuple[str, str]]:
+    """Anchors and names of the sections that this report has."""
+    sections = (
+        ("results", "Results", report.tasks),
+        ("tasks", "How it was asked", report.tasks),
+        ("training", "Training", report.trainings),
+        ("latency", "Latency", report.latency or report.exports),
+        ("samples", "Questions side by side", report.samples),
+        ("reproduce", "Reproduce", True),
+    )
+    return [(anchor, name) for anchor, name, present in sections if present]

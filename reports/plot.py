@@ -1,0 +1,116 @@
+"""Drawing in CSS pixels on a matplotlib figure: panels, quiet axes, labels, intervals, a legend.
+
+Positions are given, never measured, so a figure does not depend on the fonts of the machine that
+drew it. In the panels y counts pixels downwards, as rows of a page do.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from matplotlib.lines import Line2D
+
+from .formatting import MINUS
+from .svg import INK, canvas
+
+WIDTH = 440
+LEFT, RIGHT = 14, 16
+TOP = 28
+"""Room for the legend."""
+FOOT = 40
+"""Room below a panel for ticks and the unit."""
+TEXT, SMALL = 13, 12
+
+
+@dataclass(frozen=True)
+class Look:
+    """How a model is drawn; neither colour nor marker carries the difference alone."""
+
+    colour: str
+    marker: str
+
+
+def height_of(*panels: float) -> int:
+    """Height of a figure with these panels below each other."""
+    return round(TOP + sum(panels) + FOOT * len(panels) + 14 * (len(panels) - 1))
+
+
+def page(*panels: float, left: float = LEFT) -> tuple[Any, list[Any]]:
+    """A figure and its axes, one panel of each height below the other."""
+    height = height_of(*panels)
+    figure = canvas(WIDTH, height)
+    top, axes = float(TOP), []
+    for rows in panels:
+        share = (WIDTH - left - RIGHT) / WIDTH
+        ax = figure.add_axes((left / WIDTH, 1 - (top + rows) / height, share, rows / height))
+        ax.set_ylim(rows, 0)
+        ax.patch.set_visible(False)
+        axes.append(ax)
+        top += rows + FOOT + 14
+    return figure, axes
+
+
+def frame(ax: Any, unit: str, rules: str = "x") -> None:
+    """A baseline, faint rules across *rules* (``x`` or ``y``), the unit below."""
+    for side in ("top", "left", "right"):
+        ax.spines[side].set_visible(False)
+    ax.spines["bottom"].set(color=INK, alpha=0.5, linewidth=1)
+    ax.tick_params(colors=INK, labelsize=SMALL, length=0, pad=5, labelleft=rules == "y")
+    ax.grid(axis=rules, color=INK, alpha=0.13, lw=1)
+    ax.set_axisbelow(True)
+    ax.set_xlabel(unit, color=INK, fontsize=SMALL, labelpad=5)
+    ax.locator_params(axis=rules, nbins=6)
+    ax.xaxis.set_major_formatter(lambda value, _: f"{value:g}".replace("-", MINUS))
+
+
+def label(ax: Any, y: float, text: str, right: str = "") -> None:
+    """The name of a row, and what is said of it at the right edge."""
+    across = ax.get_yaxis_transform()
+    ax.text(
+        0, y, short(text, 42 - len(right)), transform=across, va="center", color=INK,
+        fontsize=TEXT, fontweight="bold", parse_math=False,
+    )  # fmt: skip
+    if right:
+        ax.text(1, y, right, transform=across, ha="right", va="center", color=INK, fontsize=SMALL)
+
+
+def interval(ax: Any, y: float, ends: Sequence[float | None], look: Look) -> None:
+    """A point on its interval; *ends* are value, low and high in units of the axis."""
+    value, low, high = ends
+    if low is not None and high is not None and math.isfinite(low) and math.isfinite(high):
+        ax.plot([low, high], [y, y], color=look.colour, lw=2.4, alpha=0.75)
+    ax.plot([value], [y], marker=look.marker, ms=7.5, mew=0, color=look.colour, clip_on=False)
+
+
+def heading(figure: Any, text: str, *, right: bool = False) -> None:
+    """A line above the panels, at the left or the right edge."""
+    x = 1 - RIGHT / WIDTH if right else LEFT / WIDTH
+    figure.text(
+        x, _headline(figure), text, ha="right" if right else "left", va="center", color=INK,
+        fontsize=SMALL, parse_math=False,
+    )  # fmt: skip
+
+
+def legend(figure: Any, looks: Mapping[str, Look]) -> None:
+    """Names with their markers on one line; their widths are estimated at 7 pixels a letter."""
+    x, y = LEFT + 4.0, _headline(figure)
+    limit = int((WIDTH - LEFT - RIGHT) / max(len(looks), 1) / 7) - 4
+    for name, look in looks.items():
+        mark = Line2D([x / WIDTH], [y], color=look.colour, marker=look.marker, ms=7.5, mew=0)
+        figure.add_artist(mark)
+        shown = short(name, max(limit, 2))
+        figure.text(
+            (x + 10) / WIDTH, y, shown, va="center", color=INK, fontsize=SMALL, parse_math=False
+        )
+        x += 7 * len(shown) + 30
+
+
+def short(text: str, limit: int) -> str:
+    return text if len(text) <= limit else f"{text[: limit - 1]}…"
+
+
+def _headline(figure: Any) -> float:
+    return float(1 - 12 / (72 * figure.get_figheight()))

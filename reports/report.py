@@ -1,0 +1,215 @@
+"""Report: all that is said about one run, in the order in which it is said.
+
+Read from the run folder alone: no model, no network. The renderers (terminal, Markdown, HTML) lay
+this object out and decide nothing about its content.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+import yaml
+
+from ..harness.store import RunFolder
+from .evidence import (
+    Export,
+    Fact,
+    Latency,
+    Stage,
+    Training,
+    environment,
+    read_exports,
+    read_latency,
+    read_stages,
+    read_trainings,
+)
+from .formatting import duration
+from .samples import SideBySide, side_by_side
+from .scores import Task, read_tasks
+from .text import clean_tree
+from .verdicts import Comparison, headline
+
+DISCLAIMER = (
+    "This is an evaluation of language models on test questions. It is not a medical device, and "
+    "no score in it says that a model is fit for use with patients."
+)
+METHOD = (
+    "Differences are paired: tuned minus base over the questions both answered, with a 95 % "
+    "interval from the t distribution. p is McNemar's exact test for accuracies and a paired "
+    "t-test otherwise. Better and worse are said only where interval and test agree; nothing is "
+    "adjusted for the number of tasks. Intervals of accuracies are Wilson's."
+)
+
+
+@dataclass(frozen=True)
+class Model:
+    """A model of the run; ``base`` is None for a base model."""
+
+    name: str
+    base: str | None
+    origin: str
+
+
+@dataclass(frozen=True)
+class Report:
+    """Everything that a renderer shows of one run."""
+
+    title: str
+    suite: str
+    description: str
+    created: str
+    took: str
+    notes: tuple[str, ...]
+    problems: tuple[str, ...]
+    headlines: tuple[str, ...]
+    models: tuple[Model, ...]
+    tasks: tuple[Task, ...]
+    trainings: tuple[Training, ...]
+    latency: tuple[Latency, ...]
+    exports: tuple[Export, ...]
+    samples: tuple[SideBySide, ...]
+    environment: tuple[Fact, ...]
+    stages: tuple[Stage, ...]
+    command: str
+    resolved_suite: str
+    disclaimer: str = DISCLAIMER
+
+    @property
+    def tuned(self) -> list[str]:
+        """Names of the tuned models, in order."""
+        return [model.name for model in self.models if model.base]
+
+    @property
+    def comparisons(self) -> tuple[Comparison, ...]:
+        """All of them, one tuned model after the other."""
+        found = _comparisons(self.tasks)
+        names = list(dict.fromkeys(one.tuned for one in found))
+        return tuple(sorted(found, key=lambda one: names.index(one.tuned)))
+
+    @property
+    def speedups(self) -> tuple[str, ...]:
+        """ONNX Runtime against torch in plain words, where both timed the same request."""
+        return tuple(
+            sentence
+            for row in self.latency
+            for other in self.latency
+            if (sentence := row.against(other))
+        )
+
+    @classmethod
+    def read(cls, run: RunFolder) -> Report:
+        """The report of *run*; what the run did not produce is left out, and said so.
+
+        Raises:
+            InputError: The folder has no manifest, or a file in it cannot be read.
+        """
+        manifest = clean_tree(run.manifest())
+        results = _results(run)
+        suite = manifest.get("suite") or {}
+        stages = read_stages(manifest)
+        models = _models(manifest, suite)
+        tasks = read_tasks(results)
+        limit = int((suite.get("report") or {}).get("samples", 8))
+        # The run and its results may both carry a note; each is shown once.
+        notes = tuple(dict.fromkeys([*manifest.get("notes", []), *results.get("notes", [])]))
+        return cls(
+            title=(suite.get("report") or {}).get("title") or _title(models),
+            suite=str(suite.get("name") or results.get("suite") or ""),
+            description=str(suite.get("description") or "").strip(),
+            created=_date(manifest.get("created")),
+            took=duration(_seconds(manifest, stages)),
+            notes=notes,
+            problems=tuple(stage.problem for stage in stages if stage.problem),
+            headlines=_headlines(models, tasks),
+            models=models,
+            tasks=tasks,
+            trainings=read_trainings(run, manifest),
+            latency=read_latency(run, results),
+            exports=read_exports(manifest),
+            samples=_samples(run, tasks, limit),
+            environment=environment(manifest),
+            stages=stages,
+            command=str(manifest.get("command") or ""),
+            resolved_suite=yaml.safe_dump(suite, sort_keys=False, allow_unicode=True).strip(),
+        )
+
+
+def _results(run: RunFolder) -> dict[str, Any]:
+    """A run that failed early has derived nothing yet; that is no error here."""
+    if not (run.path / "results.json").is_file():
+        return {}
+    found: dict[str, Any] = clean_tree(run.results())
+    return found
+
+
+def _models(manifest: dict[str, Any], suite: dict[str, Any]) -> tuple[Model, ...]:
+    specs = suite.get("models") or {}
+    models = []
+    for name in manifest.get("models", list(specs)):
+        spec = specs.get(name) or {}
+        adapter = spec.get("adapter") or {}
+        if spec.get("base"):
+            origin = (
+                f"{spec['base']} with a LoRA adapter trained by recipe {adapter['recipe']}"
+                if adapter.get("recipe")
+                else f"{spec['base']} with the adapter {adapter.get('path', '')}"
+            )
+        else:
+            origin = str(spec.get("pretrained", ""))
+            origin += f" at revision {spec['revision']}" if spec.get("revision") else ""
+        models.append(Model(name, spec.get("base"), origin))
+    return tuple(models)
+
+
+def _comparisons(tasks: tuple[Task, ...]) -> list[Comparison]:
+    return [score.comparison for task in tasks for score in task.scores if score.comparison]
+
+
+def _headlines(models: tuple[Model, ...], tasks: tuple[Task, ...]) -> tuple[str, ...]:
+    compared = _comparisons(tasks)
+    names = dict.fromkeys(one.tuned for one in compared)
+    if names:
+        return tuple(
+            headline(name, [one for one in compared if one.tuned == name]) for name in names
+        )
+    if not tasks:
+        return ("No task was scored, so there is no result yet.",)
+    if len(models) == 1:
+        return (f"Only {models[0].name} was scored, so there is nothing to compare it with.",)
+    return ("No tuned model was scored beside its base, so nothing is compared.",)
+
+
+def _samples(run: RunFolder, tasks: tuple[Task, ...], limit: int) -> tuple[SideBySide, ...]:
+    if limit == 0 or not (run.path / "samples.parquet").is_file():
+        return ()
+    table: pd.DataFrame = run.samples()
+    found = []
+    for task in tasks:
+        if task.metric != "acc":
+            continue
+        pairs: list[tuple[str, ...]] = [
+            (score.comparison.base, score.comparison.tuned)
+            for score in task.scores
+            if score.comparison
+        ]
+        for models in pairs or [(score.model,) for score in task.scores]:
+            found.append(side_by_side(table, task.name, models, limit))
+    return tuple(one for one in found if one)
+
+
+def _title(models: tuple[Model, ...]) -> str:
+    names = [model.name for model in models]
+    return " and ".join([", ".join(names[:-1]), *names[-1:]]) if names[1:] else "".join(names)
+
+
+def _date(created: Any) -> str:
+    """``2026-03-04T05:06:07+00:00`` as ``2026-03-04 05:06 UTC``."""
+    text = str(created or "")
+    return f"{text[:10]} {text[11:16]} UTC" if len(text) >= 16 else text
+
+
+def _seconds(manifest: dict[str, Any], stages: tuple[Stage, ...]) -> float | None:
+    total = sum(stage.seconds or 0 for stage in stages)
+    return manifest.get("seconds") or total or None

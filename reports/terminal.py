@@ -1,0 +1,97 @@
+"""The report as a summary in the terminal: verdicts, scores, latency. Fits 80 columns.
+
+Everything is drawn from :class:`rich.text.Text`, in which rich reads no markup.
+"""
+
+from __future__ import annotations
+
+import textwrap
+
+from rich.console import Console
+from rich.padding import Padding
+from rich.table import Table
+from rich.text import Text
+
+from .formatting import p_value
+from .report import Report
+from .scores import Task
+
+MARKS = {"better": ("▲", "green"), "worse": ("▼", "red")}
+
+
+def print_summary(report: Report, console: Console) -> None:
+    """Print what a reader needs at the end of a run."""
+    console.print(Text(report.title, "bold"))
+    for note in report.notes + report.problems:
+        _item(console, "! ", "bold yellow", note)
+    console.print()
+    for sentence in report.headlines:
+        _item(console, "", "", sentence)
+    for one in report.comparisons:
+        mark, style = MARKS.get(one.verdict, ("○", "dim"))
+        _item(console, f"{mark} ", style, one.sentence)
+    if report.tasks:
+        _heading(console, "Scores", "with 95 % intervals; differences are tuned minus base")
+    for task in report.tasks:
+        _scores(console, task)
+    if report.latency:
+        _heading(console, "Latency", "medians, then 90th percentiles")
+        console.print(Padding(_latency(report), (0, 0, 0, 2)))
+    console.print()
+
+
+def _heading(console: Console, name: str, rest: str) -> None:
+    console.print()
+    console.print(Text.assemble((name, "bold"), (f", {rest}", "dim")))
+
+
+def _item(console: Console, mark: str, style: str, text: str) -> None:
+    """A mark with hanging text. textwrap, unlike rich, keeps a number and its unit together."""
+    lines = textwrap.wrap(text, max(console.width - len(mark), 20)) or [""]
+    for place, line in enumerate(lines):
+        console.print(Text.assemble((mark if place == 0 else " " * len(mark), style), line))
+
+
+def _scores(console: Console, task: Task) -> None:
+    n = f", n = {task.scores[0].n}" if task.scores else ", not scored"
+    console.print(
+        Padding(
+            Text.assemble((task.name, "bold"), (f"  {task.metric_shown}{n}", "dim")), (0, 0, 0, 2)
+        )
+    )
+    grid = Table.grid(padding=(0, 1))
+    grid.add_column(width=13, overflow="fold")
+    grid.add_column(width=7, justify="right")
+    grid.add_column(width=14, style="dim")
+    grid.add_column(width=7, justify="right")
+    grid.add_column(width=16, style="dim")
+    grid.add_column(width=9)
+    for score in task.scores:
+        one = score.comparison
+        cells = [score.model, score.shown, score.interval]
+        cells += [one.shown, one.interval, f"p {_sign(one.p)}"] if one else ["", "", ""]
+        grid.add_row(*(Text(cell) for cell in cells))
+    console.print(Padding(grid, (0, 0, 0, 4)))
+
+
+def _sign(p: float | None) -> str:
+    shown = p_value(p)
+    return shown if shown.startswith("<") else f"= {shown}"
+
+
+def _latency(report: Report) -> Table:
+    table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim", pad_edge=False)
+    for name in ("model", "runtime", "batch × prompt → output"):
+        table.add_column(Text(name), overflow="fold")
+    for name in ("first token, ms", "per token, ms"):
+        table.add_column(Text(name), justify="right")
+    for row in report.latency:
+        unstable = " (may be unstable)" if row.unstable else ""
+        table.add_row(
+            Text(row.model),
+            Text(row.runtime + unstable),
+            Text(row.shape),
+            Text(f"{row.time('ttft_ms_p50')}, {row.time('ttft_ms_p90')}"),
+            Text(f"{row.time('tpot_ms_p50')}, {row.time('tpot_ms_p90')}"),
+        )
+    return table

@@ -1,0 +1,27 @@
+"""Writes every report of a run into its folder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from ..harness.store import RunFolder
+from . import html, markdown
+from .charts import draw
+from .report import Report
+
+
+def write_reports(run: RunFolder, report: Report | None = None) -> list[Path]:
+    """Write report.md, report.html and figures/*.svg; return their paths.
+
+    Args:
+        run: The run folder, read and written.
+        report: What was read from it already, if it was.
+    """
+    report = report or Report.read(run)
+    charts = draw(report)
+    written = [run.write_text(f"figures/{chart.name}.svg", chart.svg) for chart in charts]
+    return [
+        run.write_text("report.html", html.render(report, charts)),
+        run.write_text("report.md", markdown.render(report, charts)),
+        *written,
+    ]

@@ -1,0 +1,143 @@
+"""Tuning with the real libraries: what is trained, on what, and what is saved."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from peft import PeftModel
+from safetensors.torch import load_file
+
+from medbench.errors import StageError
+from medbench.finetune.recipe import Recipe, load_recipe
+from medbench.finetune.train import tune
+from medbench.harness.models import load_base
+from medbench.harness.progress import silent
+from medbench.harness.suite import ModelSpec
+
+BASE = ModelSpec(pretrained="embedded:clinic")
+
+
+def short(path: Path, **change: object) -> Recipe:
+    return load_recipe(str(path)).model_copy(update=change)
+
+
+@pytest.mark.parametrize("quantization", ["none", "nf4"])
+def test_an_adapter_is_saved_with_its_recipe_losses_and_data(
+    tmp_path: Path, short_recipe: Path, quantization: str
+) -> None:
+    heard: list[tuple[int, int, str]] = []
+    data = load_recipe("clinic").data.model_copy(update={"rows": 8})
+    recipe = short(short_recipe, quantization=quantization, data=data, steps=12, warmup_steps=0)
+    out = tmp_path / "adapter"
+    detail = tune(
+        BASE,
+        recipe,
+        out,
+        device="cpu",
+        tick=lambda done, total, note: heard.append((done, total, note)),
+    )
+    assert [item[:2] for item in heard] == [(step, 12) for step in range(1, 13)]
+    assert heard[-1][2].startswith("loss ")
+    assert detail["rows"] == 8
+    assert detail["loss_last"] < 0.8 * detail["loss_first"]
+    weights = load_file(out / "adapter_model.safetensors")
+    assert any(tensor.abs().max() > 0 for name, tensor in weights.items() if "lora_B" in name)
+    assert not list(out.glob("*.bin"))
+    assert load_recipe(str(out / "recipe.yaml")) == recipe
+    assert json.loads((out / "data.json").read_text())["sha256"] == detail["data_sha256"]
+    assert (out / "losses.csv").read_text().startswith("step,loss,")
+
+
+def test_a_seed_is_a_seed(tmp_path: Path, short_recipe: Path) -> None:
+    saved = []
+    for name, seed in (("a", 1), ("b", 1), ("c", 2)):
+        tune(BASE, short(short_recipe, seed=seed), tmp_path / name, device="cpu", tick=silent)
+        saved.append(load_file(tmp_path / name / "adapter_model.safetensors"))
+    same, other = saved[1], saved[2]
+    assert all(torch.equal(saved[0][key], same[key]) for key in same)
+    assert not all(torch.equal(saved[0][key], other[key]) for key in other)
+
+
+def test_gradients_over_nf4_survive_an_evaluation() -> None:
+    """bitsandbytes repacks 4-bit weights in eval mode on some processors; gradients must hold."""
+    model, tokenizer = load_base(BASE.model_copy(update={"quantization": "nf4"}), "cpu")
+    from peft import LoraConfig, get_peft_model
+
+    torch.manual_seed(0)
+    tuned = get_peft_model(
+        model, LoraConfig(r=4, target_modules=["q_proj", "down_proj"], init_lora_weights=False)
+    )
+    ids = tokenizer("Question: which drug?\nAnswer: none", return_tensors="pt")["input_ids"]
+
+    def gradient() -> torch.Tensor:
+        tuned.train()
+        tuned.zero_grad()
+        tuned(input_ids=ids, labels=ids).loss.backward()
+        return torch.cat([p.grad.flatten() for p in tuned.parameters() if p.grad is not None])
+
+    before = gradient()
+    tuned.eval()
+    with torch.no_grad():
+        tuned(input_ids=ids)
+    assert torch.nn.functional.cosine_similarity(before, gradient(), dim=0) > 0.999
+
+
+def test_the_prompt_carries_no_loss(tmp_path: Path, short_recipe: Path) -> None:
+    """Rows whose completions are alike give the same loss whatever their long prompts say."""
+    losses = []
+    for word in ("fever", "cough"):
+        data = tmp_path / f"{word}.jsonl"
+        row = {"Question": "", "Complex_CoT": "same", "Response": "same"}
+        data.write_text(json.dumps(row) + "\n")
+        recipe = short(short_recipe, steps=1, logging_steps=1, quantization="none")
+        mine = recipe.model_copy(
+            update={
+                "data": recipe.data.model_copy(update={"source": str(data)}),
+                "prompt": f"{word} " * 3,
+                "completion": "x",
+            }
+        )
+        out = tmp_path / word
+        losses.append(tune(BASE, mine, out, device="cpu", tick=silent)["loss_first"])
+    model, tokenizer = load_base(BASE, "cpu")
+    for word, loss in zip(("fever", "cough"), losses, strict=True):
+        prompt = tokenizer(f"{word} " * 3)["input_ids"]
+        whole = tokenizer(f"{word} " * 3 + "x" + tokenizer.eos_token)["input_ids"]
+        ids = torch.tensor([whole])
+        labels = ids.clone()
+        labels[:, : len(prompt)] = -100
+        with torch.no_grad():
+            assert loss == pytest.approx(model(input_ids=ids, labels=labels).loss.item(), rel=1e-3)
+
+
+def test_a_loss_that_is_no_number_stops_the_stage(tmp_path: Path, short_recipe: Path) -> None:
+    recipe = short(short_recipe, learning_rate=1e30, steps=8, logging_steps=1, quantization="none")
+    with pytest.raises(StageError, match="lower the recipe's learning_rate"):
+        tune(BASE, recipe, tmp_path / "adapter", device="cpu", tick=silent)
+    assert not (tmp_path / "adapter").exists()
+
+
+def test_target_modules_that_match_nothing(tmp_path: Path, short_recipe: Path) -> None:
+    recipe = short(short_recipe)
+    wrong = recipe.lora.model_copy(update={"target_modules": ["nowhere"]})
+    with pytest.raises(StageError, match=r"lora\.target_modules"):
+        tune(
+            BASE,
+            recipe.model_copy(update={"lora": wrong}),
+            tmp_path / "a",
+            device="cpu",
+            tick=silent,
+        )
+
+
+def test_the_saved_adapter_is_the_trained_one(tmp_path: Path, short_recipe: Path) -> None:
+    tune(BASE, short(short_recipe), tmp_path / "adapter", device="cpu", tick=silent)
+    model, tokenizer = load_base(BASE, "cpu")
+    ids = tokenizer("Question: which drug?", return_tensors="pt")["input_ids"]
+    with torch.no_grad():
+        before = model(input_ids=ids).logits
+        tuned = PeftModel.from_pretrained(model, tmp_path / "adapter")
+        assert not torch.allclose(before, tuned(input_ids=ids).logits)
+        with tuned.disable_adapter():
+            assert torch.equal(before, tuned(input_ids=ids).logits)

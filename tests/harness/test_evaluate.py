@@ -1,0 +1,66 @@
+"""The samples table, row by row."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from medbench.harness.evaluate import COLUMNS, score
+from medbench.tasks.catalog import task
+
+import pandas as pd  # isort: skip
+
+
+def samples(
+    clinic: Path, name: str, **options: int
+) -> tuple[pd.DataFrame, list[tuple[int, int, str]]]:
+    model = AutoModelForCausalLM.from_pretrained(clinic)
+    tokenizer = AutoTokenizer.from_pretrained(clinic)
+    heard: list[tuple[int, int, str]] = []
+    found = score(
+        "base", model, tokenizer, task(name),
+        limit=options.get("limit", 8), batch_size=4,
+        tick=lambda done, total, note: heard.append((done, total, note)),
+    )  # fmt: skip
+    return found, heard
+
+
+def test_multiple_choice_rows(clinic: Path) -> None:
+    table, heard = samples(clinic, "clinic_text")
+    assert list(table.columns) == COLUMNS
+    assert table["doc_id"].tolist() == list(range(8))
+    for row in table.to_dict("records"):
+        best = row["options"][int(np.argmax(row["option_scores"]))]
+        assert row["prediction"] == best
+        assert row["score"] == float(best == row["target"])
+        assert row["target"] in row["options"]
+        assert row["question"] in row["prompt"]
+        assert row["weight"] == 1
+    assert heard[-1][0] == heard[-1][1] == 8 * 4
+
+
+def test_generated_rows(clinic: Path) -> None:
+    table, heard = samples(clinic, "clinic_open")
+    for row in table.to_dict("records"):
+        assert row["output_tokens"] > 0
+        assert row["unparsed"] == (row["prediction"] is None)
+        assert not (row["score"] and row["unparsed"])
+    assert heard[-1][:2] == (8, 8)
+
+
+def test_bits_rows_and_their_value(clinic: Path) -> None:
+    import torch
+
+    table, _ = samples(clinic, "clinic_response", limit=2)
+    model = AutoModelForCausalLM.from_pretrained(clinic)
+    tokenizer = AutoTokenizer.from_pretrained(clinic)
+    for row in table.to_dict("records"):
+        assert row["weight"] == len(row["target"].encode()) + 1
+        prompt = tokenizer(row["prompt"])["input_ids"]
+        whole = prompt + tokenizer("\n" + row["target"], add_special_tokens=False)["input_ids"]
+        with torch.no_grad():
+            logp = model(torch.tensor([whole])).logits[0].log_softmax(-1)
+        at = range(len(prompt), len(whole))
+        nats = -sum(logp[i - 1, whole[i]].item() for i in at)
+        assert row["score"] == pytest.approx(nats / np.log(2), rel=1e-4)

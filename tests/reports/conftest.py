@@ -1,0 +1,281 @@
+"""A made-up run folder: seeded, invented from end to end, shaped as a real run leaves it."""
+
+from __future__ import annotations
+
+import hashlib
+import random
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+
+from medbench.harness import latency, stats
+from medbench.harness.store import RunFolder
+
+TASKS: dict[str, dict[str, Any]] = {
+    "made_up_text": {
+        "protocol": "option text, log-likelihood, 0-shot",
+        "metric": "acc", "higher_is_better": True, "chance": 0.25, "n": 240,
+        "right": {"base": 0.26, "tuned": 0.88}, "both": 0.5,
+    },
+    "made_up_open": {
+        "protocol": "generated answer after reasoning, greedy, 0-shot",
+        "metric": "acc", "higher_is_better": True, "chance": None, "n": 120,
+        "right": {"base": 0.35, "tuned": 0.86}, "both": 0.5,
+    },
+    "made_up_letters": {
+        "protocol": "letters, log-likelihood, 0-shot",
+        "metric": "acc", "higher_is_better": True, "chance": 0.25, "n": 240,
+        "right": {"base": 0.27, "tuned": 0.28}, "both": 0.9,
+    },
+    "made_up_response": {
+        "protocol": "bits per byte of the response, 0-shot",
+        "metric": "bits_per_byte", "higher_is_better": False, "chance": None, "n": 120,
+        "right": {"base": 3.8, "tuned": 2.9}, "both": 0.0,
+    },
+}  # fmt: skip
+SOUNDS = ["mor", "tel", "vix", "dan", "quo", "fer", "lup", "zan", "hel", "bri"]
+LETTERS = "ABCD"
+HOSTILE = "\n".join([
+    "<script>document.title = 'script ran'</script>",
+    "</pre></details></style></script><img src=x onerror=\"document.title='image ran'\">",
+    "<svg onload=\"document.title='svg ran'\"><a href='javascript:document.title=1'>a</a></svg>",
+    "[click](javascript:alert(1)) ![picture](https://example.invalid/pixel.png)",
+    "<https://example.invalid> https://example.invalid www.example.invalid me@example.invalid",
+    "# heading", "## heading", "===", "---", "- list", "1. list", "> quote", "* * *",
+    "```", "fence", "```", "~~~", "| a | b |", "| --- | --- |", "`code` **bold** _em_ ~~del~~",
+    "[bold red]rich markup[/bold red] [/] [link=https://example.invalid]x[/link]",
+    "\x1b[31mred\x1b[0m \x1b]8;;https://example.invalid\x07link\x1b]8;;\x07 \x00 \x07 \x9b31m",
+    "\u202egnp.exe \u2066isolated\u2069 \u200f &lt;b&gt; &#60;b&#62; {{ 7 * 7 }} {% raw %} $x$",
+    "", "", "    indented", "w" * 300,
+])  # fmt: skip
+
+
+def word(rng: random.Random, ending: str) -> str:
+    return "".join(rng.sample(SOUNDS, 2)) + ending
+
+
+def digest(*parts: object) -> str:
+    return hashlib.sha256(repr(parts).encode()).hexdigest()
+
+
+def sample_rows(task: str, models: list[str], rng: random.Random) -> list[dict[str, Any]]:
+    plan = TASKS[task]
+    rows = []
+    for doc_id in range(plan["n"]):
+        disease, options = word(rng, "itis").title(), [word(rng, "ine") for _ in LETTERS]
+        question = f"A patient with {disease} asks which medicine is tried first. Which is it?"
+        target, luck = rng.choice(options), rng.random()
+        for model in models:
+            share = plan["right"].get(model, 0.5)
+            draw = luck if rng.random() < plan["both"] else rng.random()
+            row = {
+                "model": model, "task": task, "doc_id": doc_id, "doc_hash": digest(task, doc_id),
+                "prompt_hash": digest(question), "target_hash": digest(target),
+                "protocol": plan["protocol"], "metric": plan["metric"],
+                "score": float(draw < share), "weight": 1.0,
+                "prompt": f"Question: {question}\nAnswer:", "question": question,
+                "options": options, "target": target, "prediction": None, "option_scores": [],
+                "output": None, "output_tokens": None, "truncated": False, "unparsed": False,
+            }  # fmt: skip
+            fill = {"bits_per_byte": bits, "acc": generated if "open" in task else chosen}
+            rows.append(row | fill[plan["metric"]](rng, row, share))
+    return rows
+
+
+def bits(rng: random.Random, row: dict[str, Any], share: float) -> dict[str, Any]:
+    target = f"In this disease {row['target']} is tried first."
+    size = len(target)
+    return {
+        "score": size * rng.gauss(share, 0.5), "weight": float(size), "target": target,
+        "options": [],
+    }  # fmt: skip
+
+
+def chosen(rng: random.Random, row: dict[str, Any], share: float) -> dict[str, Any]:
+    wrong = [option for option in row["options"] if option != row["target"]]
+    prediction = row["target"] if row["score"] else rng.choice(wrong)
+    scores = [
+        -rng.uniform(2, 4) if option == prediction else -rng.uniform(4.2, 9)
+        for option in row["options"]
+    ]
+    return {"prediction": prediction, "option_scores": scores}
+
+
+def generated(rng: random.Random, row: dict[str, Any], share: float) -> dict[str, Any]:
+    wrong = rng.choice([option for option in row["options"] if option != row["target"]])
+    answer = row["target"] if row["score"] else wrong
+    lost = not row["score"] and rng.random() < 0.08
+    thought = f"First choice means first-line.\nThe first-line drug here is {answer}."
+    closed = "" if lost else f"\n</think>\nThe answer is {answer}."
+    return {
+        "options": [], "prediction": None if lost else answer,
+        "output": f"<think>\n{thought}{closed}",
+        "output_tokens": 128 if lost else rng.randint(20, 40), "truncated": lost, "unparsed": lost,
+    }  # fmt: skip
+
+
+def timing_rows(rng: random.Random) -> list[dict[str, Any]]:
+    series = [
+        ("onnxruntime", "fp32", "CPUExecutionProvider", 0.0062, 0.00115),
+        ("torch", "fp32", "cpu", 0.0141, 0.0049),
+    ]
+    rows = []
+    for engine, form, provider, first, gap in series:
+        for iteration in range(-5, 30):
+            gaps = [gap * rng.lognormvariate(0, 0.08) for _ in range(31)]
+            ttft = first * rng.lognormvariate(0, 0.1)
+            rows.append({
+                "model": "tuned", "engine": engine, "format": form, "provider": provider,
+                "batch": 1, "prompt_tokens": 64, "output_tokens": 32, "iteration": iteration + 5,
+                "warmup": iteration < 0, "ttft_s": ttft, "token_s": gaps,
+                "e2e_s": ttft + sum(gaps), "threads": 1, "load_1m": 0.4,
+            })  # fmt: skip
+    return rows
+
+
+def make_results(samples: pd.DataFrame, timings: pd.DataFrame, models: list[str]) -> dict[str, Any]:
+    tasks: dict[str, Any] = {}
+    comparisons = []
+    for name in dict.fromkeys(samples["task"]):
+        plan = TASKS[name]
+        tables = {
+            model: samples[(samples["task"] == name) & (samples["model"] == model)]
+            for model in models
+        }
+        tasks[name] = {
+            **{key: plan[key] for key in ("protocol", "metric", "higher_is_better", "chance")},
+            "source": "invented for these tests", "licence": "Apache-2.0",
+            "scores": {model: asdict(stats.summarise(table)) for model, table in tables.items()},
+        }  # fmt: skip
+        if set(models) >= {"base", "tuned"}:
+            found = asdict(stats.compare(tables["base"], tables["tuned"]))
+            names = {"task": name, "metric": plan["metric"], "base": "base", "tuned": "tuned"}
+            comparisons.append(names | found)
+    return {
+        "format": 1, "suite": "made-up", "models": models, "notes": [], "tasks": tasks,
+        "comparisons": comparisons,
+        "latency": latency.summarise(timings) if len(timings) else [],
+    }  # fmt: skip
+
+
+def make_manifest(models: list[str]) -> dict[str, Any]:
+    details: dict[str, dict[str, Any]] = {
+        "tune/tuned": {
+            "rows": 768, "data_sha256": digest("rows"), "steps": 120, "seconds": 31.4,
+            "loss_first": 3.912, "loss_last": 0.184, "trainable_parameters": 106496,
+            "parameters": 1261696, "quantization": "none",
+        },
+        **{f"score/{model}/{task}": {} for model in models for task in TASKS},
+        "merge/tuned": {},
+        "export/tuned/fp32": {
+            "seconds": 4.2, "bytes": 5_231_000, "precision": "fp32",
+            "provider": "CPUExecutionProvider",
+            "parity": {"prompts": 8, "max_abs": 3.1e-6, "max_rel": 0.0002,
+                       "greedy_matched": 256, "greedy_total": 256},
+        },
+        "latency/tuned": {},
+    }  # fmt: skip
+    stages = {
+        name: {"status": "done", "fingerprint": digest(name)[:16], "error": None, "detail": detail,
+               "started": "2026-03-04T05:06:07+00:00", "seconds": 1.5 + len(name) / 4}
+        for name, detail in details.items()
+        if "tuned" in models or "tuned" not in name
+    }  # fmt: skip
+    return {
+        "format": 1, "status": "done", "command": "medbench run --models " + ",".join(models),
+        "created": "2026-03-04T05:06:07+00:00", "updated": "2026-03-04T05:08:00+00:00",
+        "seconds": 113.0, "models": models,
+        "suite": {
+            "name": "made-up", "description": "A run invented for tests; no model was involved.",
+            "models": {
+                model: {"base": "base", "adapter": {"recipe": "made-up", "path": None}}
+                if model == "tuned"
+                else {"pretrained": "made-up/model", "revision": "0123abc", "base": None}
+                for model in models
+            },
+            "tasks": list(TASKS), "seed": 0, "limit": None,
+            "report": {"title": None, "samples": 3},
+        },
+        "notes": [], "stages": stages,
+        "environment": {
+            "device": "cpu", "python": "3.11.9", "platform": "Linux x86_64",
+            "processor": "Made-up 9000", "cores": 4, "memory_bytes": 16_000_000_000, "gpus": [],
+            "packages": {"medbench": "0.1.0", "torch": "2.11.0"}, "git_revision": "0" * 40,
+        },
+    }  # fmt: skip
+
+
+def build(path: Path, models: tuple[str, ...] = ("base", "tuned")) -> RunFolder:
+    """Write the run folder and return it; a one-model run has no comparison, loss or latency."""
+    rng, names = random.Random(7), list(models)
+    run = RunFolder(path)
+    samples = pd.DataFrame([row for task in TASKS for row in sample_rows(task, names, rng)])
+    timings = pd.DataFrame(timing_rows(rng) if "tuned" in names else [])
+    run.write_table("samples.parquet", samples)
+    if len(timings):
+        run.write_table("timings.parquet", timings)
+    if "tuned" in names:
+        steps = range(1, 121)
+        losses = [0.17 + 3.7 * 2.718 ** (-step / 22) + rng.gauss(0, 0.05) for step in steps]
+        table = pd.DataFrame({"step": steps, "loss": losses})
+        run.write_text("adapters/tuned/losses.csv", table.to_csv(index=False))
+    run.write_json("results.json", make_results(samples, timings, names))
+    run.write_json("manifest.json", make_manifest(names))
+    return run
+
+
+MARKUP = "<script>x</script>|`x`$x$[/]"
+
+
+def poison(run: RunFolder) -> RunFolder:
+    """The same run with hostile text wherever text comes from outside."""
+    table: pd.DataFrame = run.samples()
+    for column in ("question", "prompt", "output", "target", "prediction"):
+        table[column] = table[column].map(
+            lambda old: f"{old}\n{HOSTILE}" if isinstance(old, str) else old
+        )
+    table["options"] = table["options"].map(lambda old: [f"{one}\n{HOSTILE}" for one in old])
+    run.write_table("samples.parquet", table)
+    manifest, results = run.manifest(), run.results()
+    manifest["notes"] = [HOSTILE]
+    manifest["command"] = f"medbench run {HOSTILE}"
+    manifest["suite"] |= {"description": HOSTILE, "name": HOSTILE}
+    manifest["suite"]["report"]["title"] = HOSTILE
+    manifest["suite"]["models"]["base"]["pretrained"] = HOSTILE
+    manifest["environment"] = {HOSTILE: HOSTILE, "packages": {HOSTILE: HOSTILE}}
+    manifest["stages"]["latency/tuned"] |= {"status": "failed", "error": HOSTILE}
+    for task in results["tasks"].values():
+        task |= {"protocol": HOSTILE, "source": HOSTILE, "licence": HOSTILE}
+    run.write_table("timings.parquet", run.timings().assign(format=MARKUP))
+    for row in results["latency"]:
+        row["format"] = MARKUP
+    run.write_json("manifest.json", manifest)
+    run.write_json("results.json", results)
+    return run
+
+
+@pytest.fixture
+def make_run(tmp_path: Path) -> Callable[..., RunFolder]:
+    """Builds a made-up run: ``make_run()``, or ``make_run(("base",))`` for a single model."""
+    return lambda *models: build(tmp_path / "run", *models)
+
+
+@pytest.fixture(scope="session")
+def whole_run(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
+    """The base-and-tuned run, for tests that only read it."""
+    return build(tmp_path_factory.mktemp("whole") / "run")
+
+
+@pytest.fixture(scope="session")
+def hostile_run(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
+    """The same run, poisoned with text that tries to be more than text."""
+    return poison(build(tmp_path_factory.mktemp("hostile") / "run"))
+
+
+@pytest.fixture(scope="session")
+def hostile_text() -> str:
+    return HOSTILE

@@ -1,0 +1,53 @@
+import xml.etree.ElementTree as ET
+
+import pytest
+
+from medbench.harness.store import RunFolder
+from medbench.reports import Report
+from medbench.reports.charts import NAMES, Chart, draw
+from medbench.reports.svg import FILE_INK, INK
+
+
+@pytest.fixture(scope="module")
+def charts(whole_run: RunFolder) -> tuple[Chart, ...]:
+    return draw(Report.read(whole_run))
+
+
+def test_all_are_drawn_and_the_same_each_time(
+    charts: tuple[Chart, ...], whole_run: RunFolder
+) -> None:
+    assert tuple(chart.name for chart in charts) == NAMES
+    assert charts == draw(Report.read(whole_run))
+
+
+def test_text_is_text_and_readers_hear_it(charts: tuple[Chart, ...]) -> None:
+    for chart in charts:
+        root = ET.fromstring(chart.svg)
+        assert root.get("role") == "img"
+        names = [element.tag.rpartition("}")[2] for element in root]
+        assert names[:2] == ["title", "desc"]
+        assert root.get("aria-labelledby") == f"{root[0].get('id')} {root[1].get('id')}"
+    assert "made_up_text" in charts[0].svg
+    assert "made_up_text, base: 27.5" in charts[0].description
+
+
+def test_ids_are_unique_over_all_figures(charts: tuple[Chart, ...]) -> None:
+    roots = [ET.fromstring(chart.svg) for chart in charts]
+    ids = [element.get("id") for root in roots for element in root.iter() if element.get("id")]
+    assert len(ids) == len(set(ids))
+    for root in roots:
+        own = {element.get("id") for element in root.iter()}
+        for element in root.iter():
+            target = element.get("href")
+            assert target is None or target.removeprefix("#") in own
+
+
+def test_no_style_and_ink_follows_the_page(charts: tuple[Chart, ...]) -> None:
+    for chart in charts:
+        root = ET.fromstring(chart.svg)
+        assert root.get("color") == FILE_INK
+        assert "currentColor" in chart.svg
+        assert INK not in chart.svg
+        for element in root.iter():
+            assert element.tag.rpartition("}")[2] not in ("style", "script", "image", "metadata")
+            assert element.get("style") is None

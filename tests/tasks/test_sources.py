@@ -1,0 +1,102 @@
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from medbench.errors import InputError
+from medbench.tasks import sources
+from medbench.tasks.datasets import medical_o1_response, medqa
+from medbench.tasks.sources import local_file, read_rows, rows
+from medbench.tasks.splits import is_held_out, normalise
+
+ROWS = [{"Question": "Why?", "Response": "Because."}, {"Question": "谁?", "Response": "é"}]
+
+
+@pytest.fixture
+def data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv(sources.DATA_DIR, str(tmp_path))
+    (tmp_path / "medical_o1_en").mkdir()
+    return tmp_path / "medical_o1_en"
+
+
+def test_four_formats_read_alike(tmp_path: Path) -> None:
+    table = pd.DataFrame(ROWS)
+    table.to_json(tmp_path / "a.json", orient="records", force_ascii=False)
+    table.to_json(tmp_path / "a.jsonl", orient="records", lines=True, force_ascii=False)
+    table.to_csv(tmp_path / "a.csv", index=False)
+    table.to_parquet(tmp_path / "a.parquet")
+    for suffix in sources.SUFFIXES:
+        assert read_rows(tmp_path / f"a{suffix}") == ROWS, suffix
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "part"),
+    [
+        ("a.jsonl", b'{"a": 1}\n{"a": \n', "line 2"),
+        ("a.jsonl", b"[1]\n", "line 1: expected an object"),
+        ("a.json", b'{"a": 1}', "expected a list of objects"),
+        ("a.json", b"[1]", "row 0"),
+        ("a.json", b"[", "not valid JSON"),
+        ("a.csv", b"\xff\xfe\xfa", "not UTF-8"),
+    ],
+)
+def test_wrong_files_name_the_row(tmp_path: Path, name: str, content: bytes, part: str) -> None:
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(InputError, match=part) as caught:
+        read_rows(tmp_path / name)
+    assert str(tmp_path / name) in str(caught.value)
+
+
+def test_the_local_file_takes_the_place_of_the_hub(data: Path) -> None:
+    (data / "anything.json").write_text('[{"Question": "q"}]')
+    assert rows("medical_o1_en") == [{"Question": "q"}]
+    (data / "train.jsonl").write_text('{"Question": "by split"}')
+    assert rows("medical_o1_en") == [{"Question": "by split"}]
+
+
+@pytest.mark.parametrize("names", [[], ["a.json", "b.json"], ["readme.txt"]])
+def test_a_promised_local_file_must_be_there(data: Path, names: list[str]) -> None:
+    for name in names:
+        (data / name).write_text("[]")
+    with pytest.raises(InputError, match="expected one data file"):
+        local_file("medical_o1_en")
+
+
+def test_unknown_source() -> None:
+    with pytest.raises(InputError, match="medqa_us_4options"):
+        rows("medqa")
+
+
+def test_the_split_ignores_form_and_keeps_its_share() -> None:
+    assert normalise("What  is—“Asthma”？") == normalise("what is asthma")
+    questions = [f"Question number {n}?" for n in range(20_000)]
+    held = [q for q in questions if is_held_out(q)]
+    assert 0.09 < len(held) / len(questions) < 0.11
+    assert all(is_held_out(q.upper()) for q in held)
+
+
+def test_the_split_is_fixed_for_good() -> None:
+    """These are promises to everyone who published a figure: they must never change."""
+    assert [n for n in range(40) if is_held_out(f"Question number {n}?")] == [9, 29, 31]
+
+
+def test_real_medqa(real_data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(sources.DATA_DIR, str(real_data))
+    docs = medqa()["test"]
+    assert len(docs) == 1273
+    assert all(doc["options"][doc["gold"]] == doc["target"] for doc in docs)
+    assert {len(doc["options"]) for doc in docs} == {4}
+
+
+def test_real_medical_o1_rows_stay_on_their_side(
+    real_data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from medbench.finetune.dataset import examples
+    from medbench.finetune.recipe import load_recipe
+
+    monkeypatch.setenv(sources.DATA_DIR, str(real_data))
+    held = medical_o1_response()["test"]
+    tuned = examples(load_recipe("medical-o1-qlora"), seed=0)
+    assert len(held) + len(tuned) == 198
+    prompts = " ".join(example["prompt"] for example in tuned)
+    assert not [doc for doc in held if doc["question"] in prompts]

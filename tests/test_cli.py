@@ -1,0 +1,123 @@
+"""The command line: what it says to wrong input, and that it stays light."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from medbench.cli import app
+from medbench.errors import InputError
+from medbench.tasks.sources import DATA_DIR
+
+HEAVY = {"torch", "transformers", "lm_eval", "datasets", "pandas", "matplotlib", "onnxruntime"}
+
+
+def medbench(*arguments: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "medbench", *arguments],
+        capture_output=True,
+        text=True,
+        cwd=cwd,
+        check=False,
+    )
+
+
+def test_help_imports_nothing_heavy() -> None:
+    code = (
+        "import sys, medbench.cli\n"
+        "from typer.testing import CliRunner\n"
+        "r = CliRunner()\n"
+        "for verb in ([], ['run'], ['report'], ['tasks'], ['doctor']):\n"
+        "    assert r.invoke(medbench.cli.app, [*verb, '--help']).exit_code == 0\n"
+        "print(*sys.modules)"
+    )
+    loaded = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    )
+    assert not HEAVY & set(loaded.stdout.split())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "parts"),
+    [
+        (["--suite", "nope"], ["--suite nope", "medical-o1", "quickstart"]),
+        (["--models", "base,tunde"], ["--models", "'tunde'", "base, tuned"]),
+        (["--models", "base,base"], ["--models", "twice"]),
+        (["--models", ""], ["--models", "base, tuned"]),
+        (["--tasks", "clinic_txt"], ["--tasks", "'clinic_txt'", "clinic_text"]),
+        (["--device", "tpu"], ["--device tpu", "auto, cpu, cuda"]),
+        (["--data-dir", "no/such"], ["--data-dir no/such", "no such folder"]),
+        (["--set", "models.base.pretraind=x"], ["models.base.pretraind", "pretrained"]),
+        (["--set", "models.tuned.base=nobody"], ["models.tuned.base", "'nobody'", "base"]),
+        (["--set", "models.tuned.adapter={}"], ["models.tuned.adapter", "recipe", "path"]),
+        (["--set", "models.tuned.adapter.recipe=nope"], ["'nope'", "clinic", "medical-o1-qlora"]),
+        (["--set", "models.tuned.adapter={path: no/such}"], ["no/such/adapter_config.json"]),
+        (["--set", "models.base.pretrained=./no/such"], ["./no/such/config.json", "embedded:"]),
+        (["--set", "tasks=[nope]"], ["'nope'", "clinic_text"]),
+        (["--set", "tasks=[medqa, medqa]"], ["tasks", "twice"]),
+        (["--set", "latency.models=[gone]"], ["latency.models", "'gone'"]),
+        (["--set", "latency.formats=[fp8]"], ["latency.formats", "fp16"]),
+        (["--device", "cpu", "--set", "latency.formats=[fp16]"], ["fp16", "cpu", "fp32"]),
+        (["--set", "name=../up"], ["name", "../up"]),
+        (["--set", "batch_size"], ["--set batch_size", "KEY=VALUE"]),
+        (["--set", "batch_size=many"], ["batch_size", "'many'"]),
+        (["--limit", "0"], ["--limit"]),
+        (["--seed", "-1"], ["--seed"]),
+        (["--suite", "medical-o1", "--data-dir", "."], ["medqa_us_4options", "found: none"]),
+    ],
+)
+def test_wrong_input_is_one_message_and_changes_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str], parts: list[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv(DATA_DIR, "")  # restored afterwards; --data-dir sets it
+    done = CliRunner().invoke(app, ["run", *arguments])
+    deliberate = isinstance(done.exception, InputError)
+    assert deliberate or done.exit_code == 2
+    message = str(done.exception) if deliberate else done.output
+    for part in parts:
+        assert part in message
+    assert not deliberate or "\n" not in message
+    assert not list(tmp_path.iterdir()), "wrong input leaves nothing behind"
+
+
+def test_wrong_input_in_a_process_is_exit_2_without_a_traceback(tmp_path: Path) -> None:
+    done = medbench("run", "--models", "base,tunde", cwd=tmp_path)
+    assert done.returncode == 2
+    assert done.stderr.startswith("medbench: --models base,tunde: 'tunde'")
+    assert done.stderr.count("\n") == 1
+    assert done.stdout == ""
+
+
+def test_report_of_no_run_folder(tmp_path: Path) -> None:
+    done = medbench("report", str(tmp_path))
+    assert done.returncode == 2
+    assert "manifest.json" in done.stderr
+
+
+def test_a_folder_of_something_else_is_not_touched(tmp_path: Path) -> None:
+    (tmp_path / "thesis.txt").write_text("years of work")
+    done = medbench("run", "--out", str(tmp_path), "--fresh")
+    assert done.returncode == 2
+    assert "no run folder" in done.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
+
+
+def test_tasks_lists_every_task_with_its_licence() -> None:
+    from medbench.tasks.catalog import tasks
+
+    done = medbench("tasks")
+    assert done.returncode == 0
+    for task in tasks().values():
+        assert task.name in done.stdout
+    assert "MIT" in done.stdout
+
+
+def test_doctor_says_what_is_there_and_what_is_missing() -> None:
+    done = medbench("doctor")
+    assert done.returncode == 0
+    for word in ("python", "torch", "GPU", "memory", "onnxruntime", "unsloth", "Hub"):
+        assert word in done.stdout
+    assert done.stderr == ""
