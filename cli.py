@@ -29,24 +29,28 @@ app = typer.Typer(
 def main() -> None:
     """Run the program; every deliberate error becomes one message and an exit code."""
     try:
-        app(standalone_mode=True)
+        app()
     except MedbenchError as error:
         _stderr(f"medbench: {error}")
         sys.exit(error.exit_code)
-    except KeyboardInterrupt:
-        _stderr("medbench: interrupted; give the same command again to go on")
-        sys.exit(130)
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"medbench {__version__}")
+        raise typer.Exit
 
 
 @app.callback()
 def _program(
     version: Annotated[
-        bool, typer.Option("--version", help="Print the version and leave.")
+        bool,
+        typer.Option(
+            "--version", callback=_show_version, is_eager=True, help="Print the version and leave."
+        ),
     ] = False,
 ) -> None:
-    if version:
-        typer.echo(f"medbench {__version__}")
-        raise typer.Exit
+    pass
 
 
 @app.command()
@@ -122,6 +126,10 @@ def run(
                 f"{error}\nFinished stages are kept in {folder}; "
                 "once the cause is mended, give the same command again to go on."
             ) from error
+        except KeyboardInterrupt:
+            console.print(f"Interrupted. Finished stages are kept in {folder}; to go on:")
+            console.print(f"  {plan.command}", highlight=False, soft_wrap=True)
+            raise typer.Exit(130) from None
         write_reports(target)
         print_summary(Report.read(target), console)
         console.print(f"Report: {folder / 'report.html'}", highlight=False, soft_wrap=True)

@@ -36,6 +36,9 @@ class Board:
             TextColumn("{task.fields[note]}"),
             console=console,
             transient=True,
+            # By default rich takes what libraries print, bars and all, and shows it above its own.
+            redirect_stdout=False,
+            redirect_stderr=False,
             disable=not console.is_terminal,
         )
 

@@ -23,7 +23,6 @@ from .progress import Tick
 from .results import derive, samples_part, timings_part
 from .store import FORMAT, RunFolder
 
-
 PARITY_FP32 = 1e-3
 """Largest relative logit difference that float32 rounding explains; measured exports show 1e-5."""
 

@@ -1,7 +1,9 @@
 """The command line: what it says to wrong input, and that it stays light."""
 
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -121,3 +123,25 @@ def test_doctor_says_what_is_there_and_what_is_missing() -> None:
     for word in ("python", "torch", "GPU", "memory", "onnxruntime", "unsloth", "Hub"):
         assert word in done.stdout
     assert done.stderr == ""
+
+
+def test_interrupted_says_how_to_go_on(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "medbench", "run", "--device", "cpu", "--out", "R"]
+    process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, text=True)
+    manifest = tmp_path / "R" / "manifest.json"
+    deadline = time.monotonic() + 120
+    while not (manifest.is_file() and '"tune/tuned"' in manifest.read_text()):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    said, _ = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "Interrupted. Finished stages are kept in R" in said
+    assert "medbench run --device cpu --out R" in said
+    assert '"status": "failed"' in manifest.read_text()
+
+
+def test_version() -> None:
+    from medbench import __version__
+
+    assert medbench("--version").stdout == f"medbench {__version__}\n"
