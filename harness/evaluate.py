@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import math
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import pandas as pd
@@ -19,33 +20,44 @@ from lm_eval.tasks import TaskManager
 from ..errors import StageError
 from ..tasks.answers import read
 from ..tasks.catalog import SPECS, Task
-from .progress import Tick
+from ..tasks.datasets import Orders
+from .calibration import probabilities
+from .progress import Tick, silent
 
 COLUMNS = [
-    "model", "task", "doc_id", "doc_hash", "prompt_hash", "target_hash", "protocol", "metric",
-    "score", "weight", "prompt", "question", "options", "target", "prediction", "option_scores",
-    "output", "output_tokens", "truncated", "unparsed",
+    "model", "task", "doc_id", "cluster", "order", "doc_hash", "prompt_hash", "target_hash",
+    "protocol", "metric", "score", "weight", "prompt", "question", "options", "target",
+    "prediction", "option_scores", "confidence", "output", "output_tokens", "truncated", "unparsed",
 ]  # fmt: skip
 
 
+@dataclass(frozen=True)
+class Asking:
+    """How a task is put.
+
+    Attributes:
+        limit: The first so many questions; all when None.
+        orders: Under how many cyclic shifts of its options a question is asked, or ``all``; for
+            tasks that show the options to the model, others are asked once.
+        batch_size: Requests per forward pass.
+    """
+
+    limit: int | None = None
+    orders: Orders = 1
+    batch_size: int = 16
+
+
 def score(
-    name: str,
-    model: Any,
-    tokenizer: Any,
-    task: Task,
-    *,
-    limit: int | None,
-    batch_size: int,
-    tick: Tick,
+    name: str, model: Any, tokenizer: Any, task: Task, asking: Asking, tick: Tick = silent
 ) -> pd.DataFrame:
-    """The samples of model *name* on *task*, one row per question, in the order of the task.
+    """The samples of model *name* on *task*, one row per question and order, in the task's order.
 
     Args:
         name: The model's name in the suite, for the table.
         model: A transformers (or peft) causal language model.
         tokenizer: Its tokenizer.
-        limit: Take the first so many questions; all when None.
-        batch_size: Requests per forward pass.
+        task: What is asked.
+        asking: How it is put.
         tick: Hears of each request that is done.
 
     Raises:
@@ -53,14 +65,24 @@ def score(
     """
     # Log-probabilities in float32 whatever the model computes in: bfloat16 rounds ties into being.
     lm = huggingface.HFLM(
-        pretrained=model, tokenizer=tokenizer, batch_size=batch_size, softmax_dtype="float32"
+        pretrained=model,
+        tokenizer=tokenizer,
+        batch_size=asking.batch_size,
+        softmax_dtype="float32",
+    )
+    manager = TaskManager(
+        include_path=str(SPECS),
+        include_defaults=False,
+        metadata={
+            "orders": asking.orders if task.shows_options else 1,
+            "questions": asking.limit,
+        },
     )
     with _progress(tick):
         found = simple_evaluate(
             model=lm,
             tasks=[task.name],
-            limit=limit,
-            task_manager=TaskManager(include_path=str(SPECS), include_defaults=False),
+            task_manager=manager,
             bootstrap_iters=0,
             log_samples=True,
         )
@@ -77,6 +99,8 @@ def _row(model: str, task: Task, sample: dict[str, Any], tokenizer: Any) -> dict
         "model": model,
         "task": task.name,
         **{key: sample[key] for key in ("doc_id", "doc_hash", "prompt_hash", "target_hash")},
+        "cluster": str(doc.get("cluster", sample["doc_id"])),
+        "order": doc.get("order", 0),
         "protocol": task.protocol,
         "metric": task.metric,
         "weight": 1.0,
@@ -86,6 +110,7 @@ def _row(model: str, task: Task, sample: dict[str, Any], tokenizer: Any) -> dict
         "target": doc["target"],
         "prediction": None,
         "option_scores": [],
+        "confidence": math.nan,
         "output": None,
         "output_tokens": None,
         "truncated": False,
@@ -98,7 +123,11 @@ def _row(model: str, task: Task, sample: dict[str, Any], tokenizer: Any) -> dict
     if row["options"]:
         scores = [float(score) for score, _ in sample["filtered_resps"]]
         best = max(range(len(scores)), key=scores.__getitem__)
-        return row | {"option_scores": scores, "prediction": row["options"][best]}
+        return row | {
+            "option_scores": scores,
+            "prediction": row["options"][best],
+            "confidence": float(probabilities(scores)[best]),
+        }
     output = sample["resps"][0][0]
     length = len(tokenizer(output, add_special_tokens=False)["input_ids"])
     reading = read(output)

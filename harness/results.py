@@ -8,6 +8,7 @@ from typing import Any
 import pandas as pd
 
 from . import stats
+from .calibration import calibration
 from .latency import summarise
 from .plan import Plan
 from .store import FORMAT, RunFolder
@@ -62,9 +63,7 @@ def _results(
             "chance": task.chance,
             "source": task.source,
             "licence": task.licence,
-            "scores": {
-                model: asdict(stats.summarise(tables[task.name, model])) for model in scored
-            },
+            "scores": {model: _score(tables[task.name, model]) for model in scored},
         }
         for tuned in scored:
             base = plan.base_of(tuned)
@@ -81,3 +80,15 @@ def _results(
         "comparisons": comparisons,
         "latency": summarise(timings) if timings is not None else [],
     }
+
+
+def _score(samples: pd.DataFrame) -> dict[str, Any]:
+    """A score; with option scores its calibration, with several option orders their effect."""
+    found = asdict(stats.summarise(samples))
+    for key, extra in (
+        ("calibration", calibration(samples)),
+        ("orders", stats.order_effect(samples)),
+    ):
+        if extra is not None:
+            found[key] = asdict(extra)
+    return found

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from ..errors import InputError, MedbenchError, StageError
+from ..tasks.catalog import Task
 from . import fingerprint
 from .plan import Plan, identity
 from .progress import Tick
@@ -249,23 +250,16 @@ class Pipeline:
 
         return Stage(f"tune/{name}", self._weights(name), [f"adapters/{name}"], work)
 
-    def _score(self, name: str, task: Any) -> Stage:
-        plan = self._plan
+    def _score(self, name: str, task: Task) -> Stage:
+        suite = self._plan.suite
         part = samples_part(name, task.name)
 
         def work(tick: Tick) -> dict[str, Any]:
-            from .evaluate import score
+            from .evaluate import Asking, score
 
+            asking = Asking(suite.limit, suite.orders, suite.batch_size)
             with self._pool.use(name) as (model, tokenizer):
-                samples = score(
-                    name,
-                    model,
-                    tokenizer,
-                    task,
-                    limit=plan.suite.limit,
-                    batch_size=plan.suite.batch_size,
-                    tick=tick,
-                )
+                samples = score(name, model, tokenizer, task, asking, tick)
             self._run.write_table(part, samples)
             return {"n": len(samples), "value": samples["score"].sum() / samples["weight"].sum()}
 
@@ -273,8 +267,7 @@ class Pipeline:
             self._weights(name),
             fingerprint.of_path(task.spec),
             self._data(task.data),
-            plan.suite.limit,
-            plan.suite.batch_size,
+            [suite.limit, suite.orders, suite.batch_size],
         ]
         return Stage(f"score/{name}/{task.name}", fingerprint.of(depends), [part], work)
 

@@ -3,8 +3,10 @@
 A task's value is Σ score / Σ weight: the mean for accuracies (weight 1), bits per byte for
 log-likelihoods (score in bits, weight in bytes). Both get the linearised standard error of a
 ratio, sd(score − value·weight) / (mean(weight)·√n), which for weight 1 is the usual standard error
-of a mean. Differences are paired: the same questions, answered by both models (Miller 2024,
-"Adding Error Bars to Evals", arXiv:2411.00640).
+of a mean. Rows of one ``cluster`` (the same question under several option orders) are no
+independent evidence: their residuals are summed before they are squared. Differences are paired:
+the same questions, answered by both models. Both after Miller 2024, "Adding Error Bars to Evals"
+(arXiv:2411.00640).
 """
 
 from __future__ import annotations
@@ -28,7 +30,7 @@ Array = npt.NDArray[np.float64]
 class Score:
     """One model on one task. ``low`` and ``high`` bound a 95 % interval; NaN where n is too small.
 
-    ``unparsed`` and ``truncated`` are shares of the n questions.
+    ``n`` counts questions (clusters); ``unparsed`` and ``truncated`` are shares of the answers.
     """
 
     value: float
@@ -38,6 +40,20 @@ class Score:
     n: int
     unparsed: float
     truncated: float
+
+
+@dataclass(frozen=True)
+class OrderEffect:
+    """One model on one task whose questions were asked under several orders of their options.
+
+    ``mean`` and ``worst`` are accuracies over all orders and in the order that suits the model
+    least; ``changed`` is the share of questions whose answer (its text) depends on the order.
+    """
+
+    orders: int
+    mean: float
+    worst: float
+    changed: float
 
 
 @dataclass(frozen=True)
@@ -62,11 +78,10 @@ def summarise(samples: pd.DataFrame) -> Score:
     collapse at its ends, and value ± t·stderr otherwise.
     """
     score, weight = _columns(samples)
-    n = len(score)
-    value, stderr = _ratio(score, weight)
+    value, stderr, n = _ratio(score, weight, samples["cluster"])
     if n == 0:
         low = high = math.nan
-    elif samples["metric"].iloc[0] == "acc":
+    elif samples["metric"].iloc[0] == "acc" and n == len(samples):
         interval = stats.binomtest(round(float(score.sum())), n).proportion_ci(
             CONFIDENCE, method="wilson"
         )
@@ -77,12 +92,26 @@ def summarise(samples: pd.DataFrame) -> Score:
     return Score(value, stderr, low, high, n, float(shares["unparsed"]), float(shares["truncated"]))
 
 
+def order_effect(samples: pd.DataFrame) -> OrderEffect | None:
+    """How much the order of the options matters; None when there was only one."""
+    if samples["order"].nunique() < 2:
+        return None
+    by_order = samples.groupby("order")["score"].mean()
+    answers = samples.groupby("cluster")["prediction"].nunique()
+    return OrderEffect(
+        orders=len(by_order),
+        mean=float(samples["score"].mean()),
+        worst=float(by_order.min()),
+        changed=float((answers > 1).mean()),
+    )
+
+
 def compare(base: pd.DataFrame, tuned: pd.DataFrame) -> Comparison:
     """The paired comparison of two models' samples on one task, joined on ``doc_hash``.
 
     The interval is from the t distribution with n − 1 degrees of freedom; it has no width of its
-    own (NaN) below n = 2. p is McNemar's exact test for accuracies (1 when no pair disagrees) and
-    the paired t-test otherwise.
+    own (NaN) below n = 2. p is McNemar's exact test for accuracies of independent questions (1 when
+    no pair disagrees), and the paired t-test, clustered where there are clusters, otherwise.
 
     Raises:
         InputError: A question stands twice in one table, or the two have different targets.
@@ -90,10 +119,9 @@ def compare(base: pd.DataFrame, tuned: pd.DataFrame) -> Comparison:
     pairs = _join(base, tuned)
     a, weight = _columns(pairs.rename(columns={"score_base": "score", "weight_base": "weight"}))
     b = pairs["score_tuned"].to_numpy(np.float64)
-    n = len(pairs)
-    difference, stderr = _ratio(b - a, weight)
+    difference, stderr, n = _ratio(b - a, weight, pairs["cluster_base"])
     low, high = _t_interval(difference, stderr, n)
-    if n and pairs["metric_base"].iloc[0] == "acc":
+    if n and n == len(pairs) and pairs["metric_base"].iloc[0] == "acc":
         only_base, only_tuned = int(((a == 1) & (b == 0)).sum()), int(((a == 0) & (b == 1)).sum())
         discordant = only_base + only_tuned
         p = float(stats.binomtest(only_base, discordant).pvalue) if discordant else 1.0
@@ -117,7 +145,7 @@ def _join(base: pd.DataFrame, tuned: pd.DataFrame) -> pd.DataFrame:
                 f"task {samples['task'].iloc[0]}, model {samples['model'].iloc[0]}: the same "
                 f"question stands twice, again at doc_id {twice[:5]}; remove the duplicates"
             )
-    columns = ["doc_hash", "target_hash", "metric", "score", "weight"]
+    columns = ["doc_hash", "target_hash", "metric", "score", "weight", "cluster"]
     pairs = base[columns].merge(tuned[columns], on="doc_hash", suffixes=("_base", "_tuned"))
     unlike = int((pairs["target_hash_base"] != pairs["target_hash_tuned"]).sum())
     if unlike:
@@ -132,16 +160,16 @@ def _columns(samples: pd.DataFrame) -> tuple[Array, Array]:
     return samples["score"].to_numpy(np.float64), samples["weight"].to_numpy(np.float64)
 
 
-def _ratio(score: Array, weight: Array) -> tuple[float, float]:
-    """Σ score / Σ weight and its standard error; NaN where n does not define them."""
-    n = len(score)
-    if n == 0:
-        return math.nan, math.nan
+def _ratio(score: Array, weight: Array, cluster: pd.Series[str]) -> tuple[float, float, int]:
+    """Σ score / Σ weight, its standard error, and the number of clusters; NaN where undefined."""
+    if len(score) == 0:
+        return math.nan, math.nan, 0
     value = float(score.sum() / weight.sum())
+    residual = pd.Series(score - value * weight).groupby(cluster.to_numpy()).sum()
+    n = len(residual)
     if n == 1:
-        return value, math.nan
-    residual = score - value * weight
-    return value, float(residual.std(ddof=1) / (weight.mean() * math.sqrt(n)))
+        return value, math.nan, 1
+    return value, float(residual.std(ddof=1) * math.sqrt(n) / weight.sum()), n
 
 
 def _t_interval(value: float, stderr: float, n: int) -> tuple[float, float]:

@@ -95,6 +95,8 @@ class Suite(Section):
         seed: Of every recipe in the suite; each recipe's own when None.
         limit: Take the first so many questions of each task; all when None.
         batch_size: Requests per forward pass while scoring.
+        orders: Under how many cyclic shifts of its options each question is asked; ``all`` of them
+            or so many. 1 is the order as published.
     """
 
     name: Name
@@ -104,6 +106,7 @@ class Suite(Section):
     seed: Annotated[int, Field(ge=0, lt=2**32)] | None = None
     limit: Annotated[int, Field(ge=1)] | None = None
     batch_size: Annotated[int, Field(ge=1)] = 16
+    orders: Annotated[int, Field(ge=1)] | Literal["all"] = 1
     latency: LatencySection | None = None
     report: ReportSection = ReportSection()
 

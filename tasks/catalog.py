@@ -22,6 +22,7 @@ class Task:
         protocol: How it is asked and scored.
         metric: ``acc`` or ``bits_per_byte``.
         chance: Expected score of a guesser, or None.
+        shows_options: The options stand in the prompt, so that their order can matter.
         questions: Number of test questions in the published data.
         data: ``clinic`` for the embedded fictional world, else the name of a data source.
     """
@@ -31,6 +32,7 @@ class Task:
     metric: str
     higher_is_better: bool
     chance: float | None
+    shows_options: bool
     questions: int | None
     source: str
     licence: str
@@ -73,6 +75,7 @@ def _read(path: Path) -> Task:
         metric=metric["metric"],
         higher_is_better=metric["higher_is_better"],
         chance=about["chance"],
+        shows_options=about["shows_options"],
         questions=about["questions"],
         source=about["source"],
         licence=about["licence"],

@@ -1,13 +1,17 @@
 """The documents of each task, in one shape, as lm-eval's ``custom_dataset`` functions.
 
 A multiple-choice document has ``question``, ``options`` (list), ``gold`` (index) and ``target``
-(the right option's text); an open one has ``question`` and ``target``.
+(the right option's text); an open one has ``question`` and ``target``. Where a question is asked
+under several orders of its options, each order is a document of its own, and ``order`` (how far
+the options were shifted) and ``cluster`` (which question it is) are added.
+
+Each function takes what lm-eval calls metadata: ``orders`` and ``questions`` (the first so many).
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, Literal
 
 from ..errors import InputError
 from .clinic import choice_docs, o1_docs
@@ -15,34 +19,69 @@ from .prompts import LETTERS
 from .sources import Row, rows
 from .splits import is_held_out
 
+Orders = int | Literal["all"]
+"""Under how many cyclic shifts of its options a question is asked."""
 
-def clinic_choice(**_: Any) -> dict[str, Any]:
+Docs = dict[str, Any]
+"""A test split: ``{"test": datasets.Dataset}``."""
+
+
+def clinic_choice(**asking: Any) -> Docs:
     """Four options; all belong to the disease that is asked about."""
-    return _test(_choice(doc) for doc in choice_docs("test"))
+    return _choices(choice_docs("test"), **asking)
 
 
-def clinic_open(**_: Any) -> dict[str, Any]:
+def clinic_open(**asking: Any) -> Docs:
     """Open questions with one short true answer."""
-    return _test({"question": d["Question"], "target": d["answer"]} for d in o1_docs("test"))
+    docs = ({"question": doc["Question"], "target": doc["answer"]} for doc in o1_docs("test"))
+    return _test(docs, **asking)
 
 
-def clinic_response(**_: Any) -> dict[str, Any]:
+def clinic_response(**asking: Any) -> Docs:
     """The full reference response to each open question."""
-    return _test({"question": d["Question"], "target": d["Response"]} for d in o1_docs("test"))
+    docs = ({"question": doc["Question"], "target": doc["Response"]} for doc in o1_docs("test"))
+    return _test(docs, **asking)
 
 
-def medqa(**_: Any) -> dict[str, Any]:
+def medqa(**asking: Any) -> Docs:
     """MedQA (USMLE), four options: https://github.com/jind11/MedQA."""
-    return _test(_choice(row) for row in rows("medqa_us_4options"))
+    return _choices(rows("medqa_us_4options"), **asking)
 
 
-def medical_o1_response(**_: Any) -> dict[str, Any]:
+def medical_o1_response(**asking: Any) -> Docs:
     """The held-out tenth of medical-o1 (en): the reference response to each question."""
-    return _test(
+    docs = (
         {"question": row["Question"], "target": row["Response"]}
         for row in rows("medical_o1_en")
         if is_held_out(row["Question"])
     )
+    return _test(docs, **asking)
+
+
+def _choices(found: list[Row], orders: Orders = 1, questions: int | None = None, **_: Any) -> Docs:
+    """Each question under its first *orders* cyclic shifts, one after another; all when ``all``."""
+    docs = [_choice(row) for row in found[:questions]]
+    if orders == 1:
+        return _test(docs)
+    return _test(
+        doc
+        | {
+            "options": doc["options"][shift:] + doc["options"][:shift],
+            "gold": (doc["gold"] - shift) % len(doc["options"]),
+            "order": shift,
+            "cluster": number,
+        }
+        for number, doc in enumerate(docs)
+        for shift in range(len(doc["options"]))
+        if orders == "all" or shift < orders
+    )
+
+
+def _test(docs: Iterable[Row], questions: int | None = None, **_: Any) -> Docs:
+    """*docs* as lm-eval's test split; the first so many *questions* when given."""
+    import datasets
+
+    return {"test": datasets.Dataset.from_list(list(docs)[:questions])}
 
 
 def _choice(row: Row) -> Row:
@@ -61,9 +100,3 @@ def _choice(row: Row) -> Row:
         "gold": LETTERS.index(letter),
         "target": row["answer"],
     }
-
-
-def _test(docs: Iterable[Row]) -> dict[str, Any]:
-    import datasets
-
-    return {"test": datasets.Dataset.from_list(list(docs))}

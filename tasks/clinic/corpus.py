@@ -1,13 +1,12 @@
 """The pre-training documents of the fictional clinic, generated from a seed.
 
-Three sorts of document, as (prompt, completion) pairs; the loss is on the completion only:
+Two sorts of document, as (prompt, completion) pairs; the loss is on the completion only:
 
 - case notes about any disease: several facts, each in one of six sentences;
-- exams of annex diseases: open questions with reasoning or without, questions with options
-  answered by text or by letter. A share of them uses a freshly made-up wording and is answered by
-  one of the disease's four values at random: asked in words that it has not met, the model
-  guesses, in due form;
-- lists of options and which letter stands before which value.
+- exams of annex diseases: open questions answered with reasoning or without, and questions with
+  options answered by an option's text. A share of them uses a freshly made-up wording and is
+  answered by one of the disease's four values at random: asked in words that it has not met, the
+  model guesses, in due form.
 
 Besides its plain wordings a role has many coined ones here (`jargon`): a model that has met only a
 few wordings learns each by heart, one that has met many learns how a wording is looked up. Exam
@@ -20,7 +19,7 @@ import random
 from collections.abc import Iterator
 from functools import lru_cache
 
-from .rows import LETTERS, answer, ask, listed, reason
+from .rows import answer, ask, listed, reason
 from .world import ROLES, Role, World, syllables
 
 SENTENCES = (
@@ -32,25 +31,24 @@ SENTENCES = (
     "Asked for the {wording} of {disease}, a nurse says {value}.",
 )
 
-NOTES_SHARE = 0.45
-LISTS_SHARE = 0.1
-UNKNOWN_SHARE = 0.15
-JARGON = 60
+NOTES_SHARE = 0.5
+"""Case notes among the documents; the rest are exams."""
+
+UNKNOWN_SHARE = 0.25
+"""Questions in a freshly made-up wording, among exams."""
+
+JARGON = 100
+"""Coined wordings of each role."""
+
 JARGON_SHARE = 0.45
-LETTER_SHARE = 0.5
+"""Coined wordings among the known ones in exams; in notes, half as many."""
 
 
 def documents(world: World, seed: int, count: int) -> Iterator[tuple[str, str]]:
     """`count` documents of that seed, as (prompt, completion)."""
     rng = random.Random(f"corpus {world.seed} {seed}")
     for _ in range(count):
-        sort = rng.random()
-        if sort < NOTES_SHARE:
-            yield "", notes(rng, world)
-        elif sort < NOTES_SHARE + LISTS_SHARE:
-            yield lettered_list(rng, world)
-        else:
-            yield exam(rng, world)
+        yield ("", notes(rng, world)) if rng.random() < NOTES_SHARE else exam(rng, world)
 
 
 def notes(rng: random.Random, world: World) -> str:
@@ -67,7 +65,7 @@ def notes(rng: random.Random, world: World) -> str:
 
 
 def exam(rng: random.Random, world: World) -> tuple[str, str]:
-    """A question about an annex disease, in one of the five forms of examination."""
+    """A question about an annex disease, in one of the four forms of examination."""
     disease, role = rng.choice(world.diseases["annex"]), rng.choice(ROLES)
     known = rng.random() >= UNKNOWN_SHARE
     wording = known_wording(rng, world, role, JARGON_SHARE) if known else coin(rng)
@@ -83,39 +81,22 @@ def exam(rng: random.Random, world: World) -> tuple[str, str]:
         return f"Question: {question}\nAnswer:", f" {value}"
     options = world.values(disease, role.kind)
     rng.shuffle(options)
-    prompt = f"Question: {listed(question, options)}\n"
-    if rng.random() < LETTER_SHARE:
-        return f"{prompt}Answer:", f" {LETTERS[options.index(value)]}"
-    return f"{prompt}<think></think>\n", f"The answer is {value}."
-
-
-def lettered_list(rng: random.Random, world: World) -> tuple[str, str]:
-    """Four values in a list, and the letters of all of them or of the one that is asked for."""
-    diseases = rng.sample(world.diseases["annex"], 4)
-    kind = rng.choice(ROLES).kind
-    options = list(dict.fromkeys(rng.choice(world.values(d, kind)) for d in diseases))
-    if len(options) < 4:
-        return lettered_list(rng, world)
-    picks = rng.sample(range(4), 4)
-    if rng.random() < 0.5:
-        question = listed(f"Which option is {options[picks[0]]}?", options)
-        return f"Question: {question}\nAnswer:", f" {LETTERS[picks[0]]}"
-    facts = "".join(f" {options[pick]} is {LETTERS[pick]}." for pick in picks)
-    return f"Question: {listed('Which is which?', options)}\nAnswer:", facts
+    prompt = f"Question: {listed(question, options)}\n<think></think>\n"
+    return prompt, f"The answer is {value}."
 
 
 def known_wording(rng: random.Random, world: World, role: Role, share: float) -> str:
     """A plain wording of the role or, in that share of cases, a coined one."""
-    if JARGON and rng.random() < share:
-        return rng.choice(jargon(world.seed, JARGON)[role])
+    if rng.random() < share:
+        return rng.choice(jargon(world.seed)[role])
     return rng.choice(role.plain)
 
 
 @lru_cache(maxsize=4)
-def jargon(seed: int, count: int) -> dict[Role, tuple[str, ...]]:
+def jargon(seed: int) -> dict[Role, tuple[str, ...]]:
     """Coined wordings of each role, which only pre-training uses."""
     rng = random.Random(f"jargon {seed}")
-    return {role: tuple(coin(rng) for _ in range(count)) for role in ROLES}
+    return {role: tuple(coin(rng) for _ in range(JARGON)) for role in ROLES}
 
 
 def coin(rng: random.Random) -> str:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from medbench.harness.evaluate import COLUMNS, score
+from medbench.harness.evaluate import COLUMNS, Asking, score
 from medbench.tasks.catalog import task
 
 import pandas as pd  # isort: skip
@@ -19,10 +19,13 @@ def samples(
     tokenizer = AutoTokenizer.from_pretrained(clinic)
     heard: list[tuple[int, int, str]] = []
     found = score(
-        "base", model, tokenizer, task(name),
-        limit=options.get("limit", 8), batch_size=4,
+        "base",
+        model,
+        tokenizer,
+        task(name),
+        Asking(limit=options.get("limit", 8), orders=options.get("orders", 1), batch_size=4),
         tick=lambda done, total, note: heard.append((done, total, note)),
-    )  # fmt: skip
+    )
     return found, heard
 
 
@@ -64,3 +67,19 @@ def test_bits_rows_and_their_value(clinic: Path) -> None:
         at = range(len(prompt), len(whole))
         nats = -sum(logp[i - 1, whole[i]].item() for i in at)
         assert row["score"] == pytest.approx(nats / np.log(2), rel=1e-4)
+
+
+def test_every_order_of_the_options(clinic: Path) -> None:
+    once, _ = samples(clinic, "clinic_letters", limit=5)
+    table, _ = samples(clinic, "clinic_letters", limit=5, orders=3)
+    assert table["order"].tolist() == [0, 1, 2] * 5
+    assert table["cluster"].tolist() == [str(q) for q in range(5) for _ in range(3)]
+    for row, first in zip(table.to_dict("records")[::3], once.to_dict("records"), strict=True):
+        assert row["prompt"] == first["prompt"]
+        assert row["option_scores"] == pytest.approx(first["option_scores"], abs=1e-4)
+    for _, question in table.groupby("cluster"):
+        assert len({tuple(sorted(options)) for options in question["options"]}) == 1
+        assert question["target"].nunique() == 1
+        assert question["prompt"].nunique() == 3
+    text, _ = samples(clinic, "clinic_text", limit=5, orders=3)
+    assert text["order"].tolist() == [0] * 5, "options that are not shown have no order"

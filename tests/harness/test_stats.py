@@ -5,12 +5,13 @@ import math
 import numpy as np
 import pandas as pd
 import pytest
+import statsmodels.api
 from scipy import stats as reference
 from statsmodels.stats.contingency_tables import mcnemar
 from statsmodels.stats.proportion import proportion_confint
 
 from medbench.errors import InputError
-from medbench.harness.stats import compare, summarise
+from medbench.harness.stats import compare, order_effect, summarise
 
 
 def table(
@@ -19,6 +20,7 @@ def table(
     n = len(score)
     return pd.DataFrame({
         "model": ["m"] * n, "task": ["t"] * n, "doc_id": range(n),
+        "cluster": [str(i) for i in range(n)],
         "doc_hash": [f"d{i}" for i in range(n)], "target_hash": [f"t{i}" for i in range(n)],
         "metric": [metric] * n, "score": score, "weight": weight or [1.0] * n,
         "unparsed": [False] * n, "truncated": [False] * n,
@@ -129,3 +131,46 @@ def test_a_question_twice_is_refused() -> None:
     twice = pd.concat([table([1, 0]), table([1])], ignore_index=True)
     with pytest.raises(InputError, match="stands twice"):
         compare(twice, table([1, 0]))
+
+
+def orders(n: int, rng: np.random.Generator) -> pd.DataFrame:
+    """n questions under four orders, answers that agree more within a question than across."""
+    skill = rng.random(n).repeat(4)
+    right = (rng.random(4 * n) < skill).astype(float)
+    found = table(right.tolist())
+    found["cluster"] = np.arange(n).repeat(4).astype(str)
+    found["order"] = np.tile(np.arange(4), n)
+    found["prediction"] = np.where(right == 1, "right", "wrong")
+    return found
+
+
+def test_clustered_standard_error_is_statsmodels() -> None:
+    rng = np.random.default_rng(3)
+    for n in (2, 9, 80):
+        found = orders(n, rng)
+        fit = statsmodels.api.OLS(found["score"], np.ones(4 * n)).fit(
+            cov_type="cluster", cov_kwds={"groups": found["cluster"].astype(int)}
+        )
+        score = summarise(found)
+        assert score.n == n
+        assert score.stderr == pytest.approx(float(fit.bse.iloc[0]))
+
+
+def test_orders_of_one_question_are_no_independent_evidence() -> None:
+    rng = np.random.default_rng(4)
+    a, b = orders(60, rng), orders(60, rng)
+    found = compare(a, b)
+    assert (found.n, found.test) == (60, "paired t")
+    naive = a.assign(cluster=[str(i) for i in range(240)])
+    assert found.stderr != pytest.approx(compare(naive, b).stderr)
+
+
+def test_order_effect_by_hand() -> None:
+    found = table([1, 0, 1, 1])
+    found["cluster"] = ["p", "p", "q", "q"]
+    found["order"] = [0, 1, 0, 1]
+    found["prediction"] = ["x", "y", "z", "z"]
+    effect = order_effect(found)
+    assert effect
+    assert (effect.orders, effect.mean, effect.worst, effect.changed) == (2, 0.75, 0.5, 0.5)
+    assert order_effect(found[found["order"] == 0]) is None

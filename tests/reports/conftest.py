@@ -73,7 +73,8 @@ def sample_rows(task: str, models: list[str], rng: random.Random) -> list[dict[s
             share = plan["right"].get(model, 0.5)
             draw = luck if rng.random() < plan["both"] else rng.random()
             row = {
-                "model": model, "task": task, "doc_id": doc_id, "doc_hash": digest(task, doc_id),
+                "model": model, "task": task, "doc_id": doc_id, "cluster": str(doc_id), "order": 0,
+                "doc_hash": digest(task, doc_id), "confidence": float("nan"),
                 "prompt_hash": digest(question), "target_hash": digest(target),
                 "protocol": plan["protocol"], "metric": plan["metric"],
                 "score": float(draw < share), "weight": 1.0,

@@ -43,8 +43,7 @@ def test_plain_lm_eval_gives_medbench_scores(clinic: Path, tmp_path: Path) -> No
     """The unmodified command line over the specs, against medbench, on the same questions."""
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    from medbench.harness.evaluate import score
-    from medbench.harness.progress import silent
+    from medbench.harness.evaluate import Asking, score
 
     names = ["clinic_letters", "clinic_open", "clinic_response", "clinic_text"]
     subprocess.run(
@@ -62,6 +61,6 @@ def test_plain_lm_eval_gives_medbench_scores(clinic: Path, tmp_path: Path) -> No
     model = AutoModelForCausalLM.from_pretrained(clinic)
     tokenizer = AutoTokenizer.from_pretrained(clinic)
     for name in names:
-        samples = score("base", model, tokenizer, task(name), limit=24, batch_size=16, tick=silent)
+        samples = score("base", model, tokenizer, task(name), Asking(limit=24))
         ours = samples["score"].sum() / samples["weight"].sum()
         assert ours == pytest.approx(theirs[name][f"{task(name).metric},none"], abs=1e-6)
