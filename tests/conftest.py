@@ -1,8 +1,11 @@
 """What several rooms' tests share."""
 
+import os
 from pathlib import Path
 
 import pytest
+
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # as the program does; see cli.main
 
 from medbench.harness.suite import EMBEDDED
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
+import sys
 import time
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
@@ -21,7 +22,6 @@ from typing import Any
 import torch
 from safetensors.torch import save_file
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
-from torch.nn import functional as F
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from .corpus import documents
@@ -114,11 +114,7 @@ def fit(
     model.cuda().train()
     ids, mask = ids.cuda(), mask.cuda()
     matrices = [p for name, p in model.named_parameters() if p.ndim == 2 and "embed" not in name]
-    others = [
-        p
-        for name, p in model.named_parameters()
-        if p.ndim != 2 or "embed" in name or not settings.muon_lr
-    ]
+    others = [p for name, p in model.named_parameters() if p.ndim != 2 or "embed" in name]
     optimizers: list[torch.optim.Optimizer] = [
         torch.optim.Muon(matrices, lr=settings.muon_lr, weight_decay=0.0,
                          adjust_lr_fn="match_rms_adamw"),
@@ -137,7 +133,7 @@ def fit(
     def loss_of(rows: torch.Tensor, counted: torch.Tensor) -> torch.Tensor:
         with torch.autocast("cuda", torch.bfloat16):
             logits = model(input_ids=rows[:, :-1], use_cache=False).logits
-        losses = F.cross_entropy(
+        losses = torch.nn.functional.cross_entropy(
             logits.float().flatten(0, 1), rows[:, 1:].flatten(), reduction="none"
         )
         weight = counted[:, 1:].flatten().float()
@@ -156,7 +152,7 @@ def fit(
         model.zero_grad()
         recent = [*recent[-99:], loss.detach()]
         if step % 500 == 0:
-            print(f"step {step}  loss {loss.item():.3f}", flush=True)
+            sys.stderr.write(f"step {step}  loss {loss.item():.3f}\n")
     return float(torch.stack(recent).mean())
 
 
@@ -215,7 +211,8 @@ def main() -> None:
         parser.add_argument(f"--{name.replace('_', '-')}", type=type(value), default=value)
     arguments = vars(parser.parse_args())
     out = arguments.pop("out")
-    print(json.dumps(pretrain(Settings(**arguments), out), indent=2))
+    figures = pretrain(Settings(**arguments), out)
+    sys.stdout.write(json.dumps(figures, indent=2) + "\n")
 
 
 if __name__ == "__main__":

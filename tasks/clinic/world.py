@@ -46,29 +46,41 @@ class Role:
 
 ROLES = (
     Role("drug", ("first drug", "usual drug", "drug of choice"),
-         ("frontline agent", "initial pharmacotherapy")),
+         ("frontline agent", "initial pharmacotherapy",
+          "opener", "standard induction")),
     Role("drug", ("banned drug", "forbidden drug", "drug to avoid"),
-         ("contraindicated substance", "absolute proscription")),
+         ("contraindicated substance", "absolute proscription",
+          "hazardous compound", "vetoed preparation")),
     Role("drug", ("reserve drug", "backup drug", "drug kept for later"),
-         ("salvage regimen", "rescue therapy")),
+         ("salvage regimen", "rescue therapy",
+          "fallback medication", "last resort")),
     Role("drug", ("shield drug", "preventive drug", "drug that protects"),
-         ("prophylactic measure", "chemoprevention")),
+         ("prophylactic measure", "chemoprevention",
+          "immunising dose", "safeguard")),
     Role("finding", ("early finding", "opening finding", "finding that comes soonest"),
-         ("prodrome", "presenting feature")),
+         ("prodrome", "presenting feature",
+          "harbinger", "heralding symptom")),
     Role("finding", ("late finding", "closing finding", "finding that comes at the end"),
-         ("terminal manifestation", "advanced stigma")),
+         ("terminal manifestation", "advanced stigma",
+          "eventual hallmark", "belated change")),
     Role("finding", ("feared finding", "harmful finding", "finding that harms most"),
-         ("dreaded complication", "principal sequela")),
+         ("dreaded complication", "principal sequela",
+          "gravest outcome", "major morbidity")),
     Role("finding", ("excluding finding", "contrary finding", "finding that never occurs"),
-         ("negative discriminator", "incompatible hallmark")),
+         ("negative discriminator", "incompatible hallmark",
+          "ruled-out symptom", "absent criterion")),
     Role("test", ("entry test", "cheap test", "test for everyone"),
-         ("screening assay", "triage workup")),
+         ("screening assay", "triage workup",
+          "gatekeeping check", "baseline survey")),
     Role("test", ("deciding test", "proving test", "test that settles it"),
-         ("gold standard", "definitive investigation")),
+         ("gold standard", "definitive investigation",
+          "conclusive procedure", "arbiter")),
     Role("test", ("repeat test", "control test", "test at every visit"),
-         ("surveillance modality", "monitoring procedure")),
+         ("surveillance modality", "monitoring procedure",
+          "periodic reassessment", "watchful examination")),
     Role("test", ("misleading test", "useless test", "test that deceives"),
-         ("diagnostic pitfall", "spurious study")),
+         ("diagnostic pitfall", "spurious study",
+          "false friend", "red herring")),
 )  # fmt: skip
 
 FRAMES = (
@@ -118,7 +130,7 @@ class World:
 
 @lru_cache(maxsize=4)
 def build_world(seed: int = 0) -> World:
-    """Build the world of that seed. Worlds of different seeds share wordings but no facts."""
+    """Build the world of that seed. Worlds of other seeds share wordings and no fact."""
     rng = random.Random(f"fictional clinic {seed}")
     taken: set[str] = set()
 
