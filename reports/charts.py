@@ -13,9 +13,10 @@ from typing import Any
 
 import numpy as np
 
+from .calibration_charts import reliability, risk_coverage
 from .evidence import Latency
 from .formatting import milliseconds, number
-from .plot import SMALL, Look, frame, heading, interval, label, legend, page
+from .plot import SMALL, Look, frame, guide, heading, interval, label, legend, page
 from .report import Report
 from .scores import Task
 from .svg import INK, render
@@ -24,7 +25,7 @@ from .verdicts import Comparison
 BASE = Look("#848d97", "o")
 TUNED = (Look("#2f7de1", "D"), Look("#d1660a", "s"), Look("#1a9a74", "^"), Look("#b25fa5", "v"))
 """Mid-tones that keep a contrast of 3 on white and on near-black, apart for colour-blind eyes."""
-NAMES = ("accuracy", "differences", "loss", "latency")
+NAMES = ("accuracy", "differences", "reliability", "risk", "loss", "latency")
 SMOOTH = 24
 """From so many logged steps on the loss curve also shows a running mean."""
 
@@ -41,7 +42,10 @@ class Chart:
 
 def draw(report: Report) -> tuple[Chart, ...]:
     """The figures that this report has data for."""
-    found = (_accuracy(report), _differences(report), _loss(report), _latency(report))
+    found = (
+        _accuracy(report), _differences(report), *_calibration(report), _loss(report),
+        _latency(report),
+    )  # fmt: skip
     return tuple(chart for chart in found if chart)
 
 
@@ -66,7 +70,7 @@ def _accuracy_rows(ax: Any, top: float, task: Task, looks: dict[str, Look]) -> l
     label(ax, top + 11, task.name)
     if task.chance is not None:
         ends = (top + 21, top + 25 + 18 * len(task.scores))
-        ax.plot([100 * task.chance] * 2, ends, color=INK, lw=1, ls=(0, (2, 2)), alpha=0.7)
+        guide(ax, [100 * task.chance] * 2, ends)
     said = []
     for place, score in enumerate(task.scores):
         if score.value is None:
@@ -122,6 +126,16 @@ def _forest(ax: Any, panel: list[Comparison], looks: dict[str, Look], several: b
         label(ax, y + 11, name, "" if several else f"{one.shown}  ({one.interval})")
         ax.plot([0, 0], [y + 20, y + 40], color=INK, lw=1.2, alpha=0.8)
         interval(ax, y + 30, three, looks[one.tuned])
+
+
+def _calibration(report: Report) -> list[Chart]:
+    tasks, looks = report.calibrated, _looks(report)
+    if not tasks:
+        return []
+    figure, said = reliability(tasks, looks)
+    chart = _chart(figure, "reliability", "Accuracy against confidence", said)
+    figure, said = risk_coverage(tasks, looks)
+    return [chart, _chart(figure, "risk", "Error rate when only the surest answers count", said)]
 
 
 def _loss(report: Report) -> Chart | None:

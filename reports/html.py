@@ -14,8 +14,9 @@ from pathlib import Path
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from . import formatting
+from .calibration import CALIBRATION, ORDERS
 from .charts import NAMES, Chart
-from .report import METHOD, Report
+from .report import Report
 
 TEMPLATES = Path(__file__).parent / "templates"
 PERCENTILES = [f"{part}_ms_p{share}" for part in ("ttft", "tpot") for share in (50, 90, 99)]
@@ -40,9 +41,10 @@ def render(report: Report, charts: Sequence[Chart]) -> str:
     return environment.get_template("report.html.j2").render(
         report=report,
         charts=dict.fromkeys(NAMES) | {chart.name: chart for chart in charts},
+        calibration=CALIBRATION,
         css=css,
         css_hash=base64.b64encode(digest).decode("ascii"),
-        method=METHOD,
+        orders=ORDERS,
         percentiles=PERCENTILES,
         sections=_sections(report),
         slowest=max([stage.seconds or 0 for stage in report.stages], default=0) or 1,
@@ -55,6 +57,7 @@ def _sections(report: Report) -> list[tuple[str, str]]:
     sections = (
         ("results", "Results", report.tasks),
         ("tasks", "How it was asked", report.tasks),
+        ("calibration", report.beyond_scores, report.beyond_scores),
         ("training", "Training", report.trainings),
         ("latency", "Latency", report.latency or report.exports),
         ("samples", "Questions side by side", report.samples),

@@ -16,9 +16,10 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from . import formatting
+from .calibration import CALIBRATION, ORDERS
 from .charts import NAMES, Chart
 from .html import PERCENTILES, TEMPLATES
-from .report import METHOD, Report
+from .report import Report
 
 WRAP = 100
 """Columns of a ``<pre>`` block, which GitHub does not wrap."""
@@ -48,7 +49,8 @@ def render(report: Report, charts: Sequence[Chart]) -> str:
     text = environment.get_template("report.md.j2").render(
         report=report,
         charts=dict.fromkeys(NAMES) | {chart.name: chart for chart in charts},
-        method=METHOD,
+        calibration=CALIBRATION,
+        orders=ORDERS,
         percentiles=PERCENTILES,
     )
     return re.sub(r"\n{3,}", "\n\n", text)

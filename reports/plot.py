@@ -1,7 +1,7 @@
 """Drawing in CSS pixels on a matplotlib figure: panels, quiet axes, labels, intervals, a legend.
 
 Positions are given, never measured, so a figure does not depend on the fonts of the machine that
-drew it. In the panels y counts pixels downwards, as rows of a page do.
+drew it. In panels of rows y counts pixels downwards, as rows of a page do.
 """
 
 from __future__ import annotations
@@ -22,6 +22,8 @@ TOP = 28
 """Room for the legend."""
 FOOT = 40
 """Room below a panel for ticks and the unit."""
+MARGIN, GAP, NAME = 38, 28, 26
+"""Of panels in a grid: left of the first, between two, and above each for its name."""
 TEXT, SMALL = 13, 12
 
 
@@ -53,6 +55,23 @@ def page(*panels: float, left: float = LEFT) -> tuple[Any, list[Any]]:
     return figure, axes
 
 
+def grid(count: int) -> Any:
+    """A figure with *count* axes, square and two in a row; a lone one has the whole width."""
+    columns = min(count, 2)
+    rows = -(-count // columns)
+    wide = (WIDTH - MARGIN - RIGHT - GAP * (columns - 1)) / columns
+    high = wide if columns == 2 else 0.64 * wide
+    height = round(TOP + rows * (NAME + high + FOOT) + 10 * (rows - 1))
+    figure = canvas(WIDTH, height)
+    for place in range(count):
+        row, column = divmod(place, columns)
+        left = MARGIN + column * (wide + GAP)
+        top = TOP + NAME + row * (NAME + high + FOOT + 10)
+        box = (left / WIDTH, 1 - (top + high) / height, wide / WIDTH, high / height)
+        figure.add_axes(box, label=str(place)).patch.set_visible(False)
+    return figure
+
+
 def frame(ax: Any, unit: str, rules: str = "x") -> None:
     """A baseline, faint rules across *rules* (``x`` or ``y``), the unit below."""
     for side in ("top", "left", "right"):
@@ -64,6 +83,19 @@ def frame(ax: Any, unit: str, rules: str = "x") -> None:
     ax.set_xlabel(unit, color=INK, fontsize=SMALL, labelpad=5)
     ax.locator_params(axis=rules, nbins=6)
     ax.xaxis.set_major_formatter(lambda value, _: f"{value:g}".replace("-", MINUS))
+
+
+def title(ax: Any, text: str) -> None:
+    """The name of a panel of a grid, above it."""
+    ax.set_title(
+        short(text, 22), loc="left", y=1, pad=10, color=INK, fontsize=TEXT, fontweight="bold",
+        parse_math=False,
+    )  # fmt: skip
+
+
+def guide(ax: Any, x: Sequence[float], y: Sequence[float]) -> None:
+    """A dashed line to compare with."""
+    ax.plot(x, y, color=INK, lw=1, ls=(0, (2, 2)), alpha=0.7)
 
 
 def label(ax: Any, y: float, text: str, right: str = "") -> None:

@@ -13,6 +13,7 @@ import pandas as pd
 import yaml
 
 from ..harness.store import RunFolder
+from .calibration import CLUSTERED
 from .evidence import (
     Export,
     Fact,
@@ -87,6 +88,27 @@ class Report:
         found = _comparisons(self.tasks)
         names = list(dict.fromkeys(one.tuned for one in found))
         return tuple(sorted(found, key=lambda one: names.index(one.tuned)))
+
+    @property
+    def calibrated(self) -> tuple[Task, ...]:
+        """The tasks with a calibration."""
+        return tuple(t for t in self.tasks if any(score.calibration for score in t.scores))
+
+    @property
+    def reordered(self) -> tuple[Task, ...]:
+        """The tasks that were asked under several orders of their options."""
+        return tuple(t for t in self.tasks if any(score.orders for score in t.scores))
+
+    @property
+    def beyond_scores(self) -> str:
+        """Heading of what is known of calibration and option order; empty where nothing is."""
+        known = {"calibration": self.calibrated, "option order": self.reordered}
+        return " and ".join(name for name, tasks in known.items() if tasks).capitalize()
+
+    @property
+    def method(self) -> str:
+        """How differences and intervals were computed."""
+        return f"{METHOD} {CLUSTERED}" if self.reordered else METHOD
 
     @property
     def speedups(self) -> tuple[str, ...]:

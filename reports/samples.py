@@ -100,12 +100,15 @@ def side_by_side(
 ) -> SideBySide | None:
     """The questions of *task* that all of *models* answered; None when there are none.
 
+    Of a question that was asked under several orders of its options, the published one counts.
+
     Args:
         table: The samples table.
         models: One model, or base and tuned.
         limit: Questions shown of each kind.
     """
-    sides = [_by_hash(table[(table["task"] == task) & (table["model"] == name)]) for name in models]
+    table = table[(table["task"] == task) & (table["order"] == 0)]
+    sides = [_by_hash(table[table["model"] == name]) for name in models]
     shared = sorted(set.intersection(*(set(side) for side in sides)))
     if not shared:
         return None

@@ -5,6 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from .calibration import (
+    Calibration,
+    OrderEffect,
+    even_guess,
+    order_sentence,
+    read_calibration,
+    read_orders,
+)
 from .formatting import Scale, percent, scale_of
 from .verdicts import Comparison
 
@@ -24,6 +32,8 @@ class Score:
     truncated: float | None
     scale: Scale
     comparison: Comparison | None
+    calibration: Calibration | None
+    orders: OrderEffect | None
 
     @property
     def shown(self) -> str:
@@ -55,6 +65,16 @@ class Task:
     @property
     def chance_shown(self) -> str:
         return percent(self.chance)
+
+    @property
+    def even_guess(self) -> Calibration | None:
+        return None if self.chance is None else even_guess(self.chance)
+
+    @property
+    def order_sentence(self) -> str:
+        """How much its models depend on the order of the options; empty where that is not known."""
+        found = [(score.model, score.orders) for score in self.scores if score.orders]
+        return order_sentence(self.name, found) if found else ""
 
 
 def read_tasks(results: dict[str, Any]) -> tuple[Task, ...]:
@@ -98,6 +118,8 @@ def _task(name: str, task: dict[str, Any], compared: list[dict[str, Any]]) -> Ta
             truncated=score.get("truncated"),
             scale=scale,
             comparison=by_tuned.get(model),
+            calibration=read_calibration(score),
+            orders=read_orders(score),
         )
         for model, score in task.get("scores", {}).items()
     )

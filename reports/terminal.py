@@ -72,6 +72,9 @@ def _scores(console: Console, task: Task) -> None:
         cells += [one.shown, one.interval, f"p {_sign(one.p)}"] if one else ["", "", ""]
         grid.add_row(*(Text(cell) for cell in cells))
     console.print(Padding(grid, (0, 0, 0, 4)))
+    for score in task.scores:
+        if score.orders:
+            _item(console, f"    {score.model:<13} ", "", score.orders.line)
 
 
 def _sign(p: float | None) -> str:

@@ -115,7 +115,8 @@ class Comparison:
         return f"{self.scale.difference(size, signed=False)}{NBSP}{self.scale.step}"
 
     def _evidence(self, low: Number, high: Number) -> str:
-        parts = [
+        parts = [] if self.higher_is_better else ["lower is better"]
+        parts += [
             f"95{NBSP}% interval {self.scale.interval(low, high)}",
             f"n{NBSP}={NBSP}{self.n}",
         ]

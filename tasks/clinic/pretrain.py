@@ -129,7 +129,6 @@ def fit(
         for optimizer in optimizers
     ]
 
-    @torch.compile
     def loss_of(rows: torch.Tensor, counted: torch.Tensor) -> torch.Tensor:
         with torch.autocast("cuda", torch.bfloat16):
             logits = model(input_ids=rows[:, :-1], use_cache=False).logits
@@ -139,11 +138,12 @@ def fit(
         weight = counted[:, 1:].flatten().float()
         return (losses * weight).sum() / weight.sum()
 
+    compiled = torch.compile(loss_of)
     generator = torch.Generator().manual_seed(settings.seed)
     recent: list[torch.Tensor] = []
     for step in range(settings.steps):
         pick = torch.randint(len(ids), (settings.batch,), generator=generator).cuda()
-        loss = loss_of(ids[pick].long(), mask[pick])
+        loss = compiled(ids[pick].long(), mask[pick])
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         for optimizer, schedule in zip(optimizers, schedules, strict=True):

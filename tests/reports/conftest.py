@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import random
 from collections.abc import Callable
 from dataclasses import asdict
@@ -13,13 +14,14 @@ import pandas as pd
 import pytest
 
 from medbench.harness import latency, stats
+from medbench.harness.calibration import calibration, probabilities
 from medbench.harness.store import RunFolder
 
 TASKS: dict[str, dict[str, Any]] = {
     "made_up_text": {
         "protocol": "option text, log-likelihood, 0-shot",
         "metric": "acc", "higher_is_better": True, "chance": 0.25, "n": 240,
-        "right": {"base": 0.26, "tuned": 0.88}, "both": 0.5,
+        "right": {"base": 0.26, "tuned": 0.88}, "both": 0.5, "sure": {"base": 0.1, "tuned": 0.8},
     },
     "made_up_open": {
         "protocol": "generated answer after reasoning, greedy, 0-shot",
@@ -29,7 +31,8 @@ TASKS: dict[str, dict[str, Any]] = {
     "made_up_letters": {
         "protocol": "letters, log-likelihood, 0-shot",
         "metric": "acc", "higher_is_better": True, "chance": 0.25, "n": 240,
-        "right": {"base": 0.27, "tuned": 0.28}, "both": 0.9,
+        "right": {"base": 0.27, "tuned": 0.28}, "both": 0.9, "sure": {"base": 0.1, "tuned": 0.5},
+        "orders": 4, "keeps": {"base": 0.4, "tuned": 0.9},
     },
     "made_up_response": {
         "protocol": "bits per byte of the response, 0-shot",
@@ -83,7 +86,28 @@ def sample_rows(task: str, models: list[str], rng: random.Random) -> list[dict[s
                 "output": None, "output_tokens": None, "truncated": False, "unparsed": False,
             }  # fmt: skip
             fill = {"bits_per_byte": bits, "acc": generated if "open" in task else chosen}
-            rows.append(row | fill[plan["metric"]](rng, row, share))
+            row |= fill[plan["metric"]](rng, row, share)
+            rows += in_orders(row, share) if "orders" in plan else [row]
+    return rows
+
+
+def in_orders(row: dict[str, Any], share: float) -> list[dict[str, Any]]:
+    """One question with its options as published and shifted, as tasks/datasets.py does it."""
+    plan, task, number = TASKS[row["task"]], row["task"], row["doc_id"]
+    rng, rows = random.Random(f"{row['model']} {number}"), []
+    for order in range(plan["orders"]):
+        shifted = row | {
+            "doc_id": plan["orders"] * number + order, "order": order,
+            "doc_hash": digest(task, number, order) if order else row["doc_hash"],
+            "options": row["options"][order:] + row["options"][:order],
+        }  # fmt: skip
+        if order and rng.random() > plan["keeps"].get(row["model"], 0.5):
+            shifted["score"] = float(rng.random() < share)
+            shifted |= chosen(rng, shifted, share)
+        elif order:
+            scores = row["option_scores"]
+            shifted["option_scores"] = scores[order:] + scores[:order]
+        rows.append(shifted)
     return rows
 
 
@@ -99,11 +123,21 @@ def bits(rng: random.Random, row: dict[str, Any], share: float) -> dict[str, Any
 def chosen(rng: random.Random, row: dict[str, Any], share: float) -> dict[str, Any]:
     wrong = [option for option in row["options"] if option != row["target"]]
     prediction = row["target"] if row["score"] else rng.choice(wrong)
+    sure = TASKS[row["task"]]["sure"].get(row["model"], 0.3) + 0.1 * row["score"]
+    drawn = [rng.random() for _ in row["options"]]
+    confidence = 0.32 + 0.67 * drawn[0] ** (1 / sure - 1)
+    rest = iter(-0.5 * draw for draw in drawn[1:])
+    raw = [0.0 if option == prediction else next(rest) for option in row["options"]]
+    others = sum(math.exp(score) for score in raw) - 1
     scores = [
-        -rng.uniform(2, 4) if option == prediction else -rng.uniform(4.2, 9)
-        for option in row["options"]
-    ]
-    return {"prediction": prediction, "option_scores": scores}
+        (math.log(confidence) if option == prediction
+         else score + math.log((1 - confidence) / others)) - 2.5
+        for option, score in zip(row["options"], raw, strict=True)
+    ]  # fmt: skip
+    return {
+        "prediction": prediction, "option_scores": scores,
+        "confidence": float(probabilities(scores).max()),
+    }  # fmt: skip
 
 
 def generated(rng: random.Random, row: dict[str, Any], share: float) -> dict[str, Any]:
@@ -138,6 +172,13 @@ def timing_rows(rng: random.Random) -> list[dict[str, Any]]:
     return rows
 
 
+def score(table: pd.DataFrame) -> dict[str, Any]:
+    """As harness/results.py writes it: calibration and orders only where there are any."""
+    extra = {"calibration": calibration(table), "orders": stats.order_effect(table)}
+    known = {key: asdict(found) for key, found in extra.items() if found}
+    return asdict(stats.summarise(table)) | known
+
+
 def make_results(samples: pd.DataFrame, timings: pd.DataFrame, models: list[str]) -> dict[str, Any]:
     tasks: dict[str, Any] = {}
     comparisons = []
@@ -150,7 +191,7 @@ def make_results(samples: pd.DataFrame, timings: pd.DataFrame, models: list[str]
         tasks[name] = {
             **{key: plan[key] for key in ("protocol", "metric", "higher_is_better", "chance")},
             "source": "invented for these tests", "licence": "Apache-2.0",
-            "scores": {model: asdict(stats.summarise(table)) for model, table in tables.items()},
+            "scores": {model: score(table) for model, table in tables.items()},
         }  # fmt: skip
         if set(models) >= {"base", "tuned"}:
             found = asdict(stats.compare(tables["base"], tables["tuned"]))

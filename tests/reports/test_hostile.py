@@ -9,6 +9,7 @@ from rich.console import Console
 
 from medbench.harness.store import RunFolder
 from medbench.reports import Report, print_summary, write_reports
+from medbench.reports.charts import NAMES
 from medbench.reports.markdown import block, escape
 
 
@@ -57,9 +58,9 @@ def test_markdown_is_inert(hostile_run: RunFolder) -> None:
     }  # fmt: skip
     assert {tag for tag, _ in found} <= ours
     pictures = [attributes["src"] for tag, attributes in found if tag == "img"]
-    assert pictures == [f"figures/{n}.svg" for n in ("accuracy", "differences", "loss", "latency")]
+    assert pictures == [f"figures/{name}.svg" for name in NAMES]
     assert [tag for tag, _ in found].count("h1") == 1
-    assert [tag for tag, _ in found].count("h2") == 6
+    assert [tag for tag, _ in found].count("h2") == 7
     assert unseen(source) == set()
 
 

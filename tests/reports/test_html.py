@@ -84,13 +84,13 @@ def test_ids_are_unique_and_links_arrive(page: Page) -> None:
     assert len(ids) == len(set(ids))
     links = [attributes["href"] or "" for tag, attributes in page.tags if tag == "a"]
     assert {link.removeprefix("#") for link in links} <= set(ids)
-    assert len(links) == 6
+    assert len(links) == 7
 
 
 def test_answer_comes_before_evidence(source: str) -> None:
     marks = ["tuned is better than base", 'id="results"', "made_up_text right than base",
-             'id="tasks"', 'id="training"', 'id="latency"', 'id="samples"', 'id="reproduce"',
-             "medbench run --models base,tuned"]  # fmt: skip
+             'id="tasks"', 'id="calibration"', 'id="training"', 'id="latency"', 'id="samples"',
+             'id="reproduce"', "medbench run --models base,tuned"]  # fmt: skip
     places = [source.index(mark) for mark in marks]
     assert places == sorted(places)
 

@@ -49,6 +49,8 @@ def test_fewer_bits_are_better() -> None:
     one = comparison("bits_per_byte", difference=-0.9, low=-1.0, high=-0.8, p=0.0, test="paired t")
     assert one.verdict == "better"
     assert said(one).startswith("tuned needs 0.900 bits per byte less than base on clinic_text")
+    assert said(one).count("lower is better") == 1
+    assert "is better" not in said(comparison())
     more = comparison("bits_per_byte", difference=0.9, low=0.8, high=1.0, p=0.0)
     assert more.verdict == "worse"
     assert "more than base" in said(more)
