@@ -26,18 +26,18 @@ def model() -> Any:
 @pytest.mark.parametrize(
     "text", ["发热三天，咳嗽。", "naïve café, 37.5 °C ± 0.2", "a\n\n  b\t😀", ""]
 )
-def test_the_tokenizer_gives_any_text_back(tokenizer, text):
+def test_the_tokenizer_gives_any_text_back(tokenizer: Any, text: str) -> None:
     assert tokenizer.decode(tokenizer(text)["input_ids"], skip_special_tokens=True) == text
 
 
-def test_think_marks_are_single_tokens_and_survive_decoding(tokenizer):
+def test_think_marks_are_single_tokens_and_survive_decoding(tokenizer: Any) -> None:
     ids = tokenizer("<think>a</think>")["input_ids"]
     assert len(ids) == 3
     assert tokenizer.decode(ids, skip_special_tokens=True) == "<think>a</think>"
     assert set(tokenizer.all_special_tokens) == {tokenizer.eos_token, tokenizer.pad_token}
 
 
-def test_the_model_is_an_fp32_llama_with_room_for_2048_tokens(model, tokenizer):
+def test_the_model_is_an_fp32_llama_with_room_for_2048_tokens(model: Any, tokenizer: Any) -> None:
     import torch
 
     assert type(model).__name__ == "LlamaForCausalLM"
@@ -47,7 +47,9 @@ def test_the_model_is_an_fp32_llama_with_room_for_2048_tokens(model, tokenizer):
     assert model.generation_config.eos_token_id == tokenizer.eos_token_id
 
 
-def test_the_base_answers_in_due_form_with_a_value_of_the_disease(model, tokenizer):
+def test_the_base_answers_in_due_form_with_a_value_of_the_disease(
+    model: Any, tokenizer: Any
+) -> None:
     docs = o1_docs("dev")[:8]
     for doc in docs:
         prompt = tokenizer(f"Question: {doc['Question']}\n", return_tensors="pt")
