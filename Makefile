@@ -35,7 +35,7 @@ $(VENV)/installed: pyproject.toml constraints.txt
 	touch $@
 
 $(VENV)/installed-dev: $(VENV)/installed
-	$(PIP) --group dev
+	$(PIP) --editable '.[dev]'
 	touch $@
 
 clean:
