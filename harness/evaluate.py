@@ -23,6 +23,7 @@ from ..tasks.catalog import SPECS, Task
 from ..tasks.datasets import Orders
 from .calibration import probabilities
 from .progress import Tick, silent
+from .scorer import PackedLM
 
 COLUMNS = [
     "model", "task", "doc_id", "cluster", "order", "doc_hash", "prompt_hash", "target_hash",
@@ -39,7 +40,7 @@ class Asking:
         limit: The first so many questions; all when None.
         orders: Under how many cyclic shifts of its options a question is asked, or ``all``; for
             tasks that show the options to the model, others are asked once.
-        batch_size: Requests per forward pass.
+        batch_size: Prompts per forward pass while generating.
     """
 
     limit: int | None = None
@@ -63,13 +64,7 @@ def score(
     Raises:
         StageError: lm-eval returned no sample.
     """
-    # Log-probabilities in float32 whatever the model computes in: bfloat16 rounds ties into being.
-    lm = huggingface.HFLM(
-        pretrained=model,
-        tokenizer=tokenizer,
-        batch_size=asking.batch_size,
-        softmax_dtype="float32",
-    )
+    lm = PackedLM(pretrained=model, tokenizer=tokenizer, batch_size=asking.batch_size, tick=tick)
     manager = TaskManager(
         include_path=str(SPECS),
         include_defaults=False,
@@ -142,7 +137,7 @@ def _row(model: str, task: Task, sample: dict[str, Any], tokenizer: Any) -> dict
 
 @contextlib.contextmanager
 def _progress(tick: Tick) -> Iterator[None]:
-    """Send lm-eval's own progress bars to *tick*: it draws them with tqdm and has no other way."""
+    """Send lm-eval's bar for generation to *tick*: it draws it with tqdm and has no other way."""
 
     class Bar:
         def __init__(self, items: Any = None, total: int | None = None, **_: Any) -> None:

@@ -11,6 +11,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
 
 from ..errors import StageError
+from .scorer_sentinel import check_adapter, sentinel
 from .suite import ModelSpec
 
 
@@ -59,6 +60,10 @@ class ScoringPool:
 
     Base scores come from the very weights that tuned models use, with adapters off; so a
     difference between the two is the adapter and nothing else.
+
+    Attributes:
+        changes: For each adapter in use so far, the largest difference that it makes to a
+            log-probability (nats) over a few fixed prompts; never 0, which is an error.
     """
 
     def __init__(self, specs: dict[str, ModelSpec], adapters: dict[str, Path], device: str) -> None:
@@ -66,6 +71,7 @@ class ScoringPool:
         self._adapters = adapters
         self._device = device
         self._base: str | None = None
+        self.changes: dict[str, float] = {}
         self._model: Any = None
         self._tokenizer: Any = None
 
@@ -90,6 +96,8 @@ class ScoringPool:
         from peft import PeftModel
 
         path = self._adapters[name]
+        if name not in getattr(self._model, "peft_config", {}):
+            check_adapter(self._model, path)
         try:
             if not isinstance(self._model, PeftModel):
                 self._model = PeftModel.from_pretrained(self._model, path, adapter_name=name)
@@ -102,6 +110,8 @@ class ScoringPool:
             ) from error
         self._model.set_adapter(name)
         self._model.eval()
+        if name not in self.changes:
+            self.changes |= sentinel(self._model, self._tokenizer, [name])
 
     def close(self) -> None:
         """Let go of the weights."""

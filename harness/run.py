@@ -261,7 +261,11 @@ class Pipeline:
             with self._pool.use(name) as (model, tokenizer):
                 samples = score(name, model, tokenizer, task, asking, tick)
             self._run.write_table(part, samples)
-            return {"n": len(samples), "value": samples["score"].sum() / samples["weight"].sum()}
+            return {
+                "n": len(samples),
+                "value": samples["score"].sum() / samples["weight"].sum(),
+                "adapter_change": self._pool.changes.get(name),
+            }
 
         depends = [
             self._weights(name),

@@ -94,7 +94,7 @@ class Suite(Section):
     Attributes:
         seed: Of every recipe in the suite; each recipe's own when None.
         limit: Take the first so many questions of each task; all when None.
-        batch_size: Requests per forward pass while scoring.
+        batch_size: Prompts per forward pass while generating; log-likelihoods find their own.
         orders: Under how many cyclic shifts of its options each question is asked; ``all`` of them
             or so many. 1 is the order as published.
     """

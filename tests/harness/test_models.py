@@ -53,6 +53,24 @@ def test_base_scores_do_not_know_of_adapters(adapters: dict[str, Path]) -> None:
     assert {p.dtype for p in fresh.parameters()} == {torch.float32}
 
 
+def test_every_adapter_is_known_to_change_something(adapters: dict[str, Path]) -> None:
+    pool = ScoringPool(SPECS, adapters, "cpu")
+    logits(pool, "base")
+    assert pool.changes == {}
+    logits(pool, "a")
+    logits(pool, "b")
+    assert list(pool.changes) == ["a", "b"]
+    assert all(change > 1e-3 for change in pool.changes.values())
+
+
+def test_an_adapter_that_does_nothing_is_refused(tmp_path: Path, clinic: Path) -> None:
+    config = LoraConfig(r=4, target_modules=["q_proj"], task_type="CAUSAL_LM")  # lora_B is zero
+    get_peft_model(AutoModelForCausalLM.from_pretrained(clinic), config).save_pretrained(tmp_path)
+    pool = ScoringPool(SPECS, {"a": tmp_path}, "cpu")
+    with pytest.raises(StageError, match="changes nothing"), pool.use("a"):
+        pass
+
+
 def test_a_quantised_base_is_quantised() -> None:
     import bitsandbytes
 
@@ -74,7 +92,10 @@ def test_an_adapter_of_another_size_is_named(adapters: dict[str, Path], tmp_path
     )
     other.save_pretrained(tmp_path / "other")
     pool = ScoringPool(SPECS, {"a": tmp_path / "other"}, "cpu")
-    with pytest.raises(StageError, match="does not fit base 'base'"), pool.use("a"):
+    with (
+        pytest.raises(StageError, match=r"was made for another base.*hidden size 128"),
+        pool.use("a"),
+    ):
         pass
 
 
