@@ -94,6 +94,11 @@ def run(
     from .harness.suite import load_suite
     from .tasks import sources
 
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise InputError(
+            "medbench run is one process; to score over several GPUs use "
+            "`accelerate launch -m lm_eval --model medbench` over the same task specs"
+        )
     if data_dir is not None:
         if not data_dir.is_dir():
             raise InputError(f"--data-dir {data_dir}: no such folder")

@@ -53,6 +53,9 @@ def score(
 ) -> pd.DataFrame:
     """The samples of model *name* on *task*, one row per question and order, in the task's order.
 
+    Under ``accelerate launch`` each process scores its share; the first gets all samples, the
+    others an empty table.
+
     Args:
         name: The model's name in the suite, for the table.
         model: A transformers (or peft) causal language model.
@@ -81,7 +84,9 @@ def score(
             bootstrap_iters=0,
             log_samples=True,
         )
-    samples = found["samples"][task.name] if found else []
+    if found is None:
+        return pd.DataFrame(columns=COLUMNS)
+    samples = found["samples"][task.name]
     if not samples:
         raise StageError(f"task {task.name}: lm-eval returned no sample; is its data empty?")
     rows = [_row(name, task, sample, tokenizer) for sample in samples]

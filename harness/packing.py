@@ -106,18 +106,25 @@ class Engine:
                 read()
         return totals, misses == 0, budget
 
+    @property
+    def base(self) -> Any:
+        """The transformers model, without what peft put around it."""
+        return self.model.get_base_model() if hasattr(self.model, "get_base_model") else self.model
+
+    @property
+    def flex(self) -> bool:
+        """Whether rows go through FlexAttention; a dense mask otherwise."""
+        return self.model.device.type == "cuda" and bool(self.base._supports_flex_attn)
+
     @contextlib.contextmanager
     def _ready(self, tokens: int) -> Iterator[str]:
         """The model set up for rows, its attention's name yielded, and set back afterwards."""
-        model = self.model
-        base = model.get_base_model() if hasattr(model, "get_base_model") else model
+        model, base = self.model, self.base
         before = base.config._attn_implementation
-        wanted = "eager" if before == "eager" else "sdpa"
-        if model.device.type == "cuda" and base._supports_flex_attn:
-            wanted = "flex_attention"
-        base.set_attn_implementation(wanted)
+        dense = "eager" if before == "eager" else "sdpa"
+        base.set_attn_implementation("flex_attention" if self.flex else dense)
         size = sum(p.numel() for p in model.parameters())
-        worth_compiling = wanted == "flex_attention" and 2 * size * tokens >= COMPILE_FROM
+        worth_compiling = self.flex and 2 * size * tokens >= COMPILE_FROM
         with contextlib.ExitStack() as stack:
             stack.callback(base.set_attn_implementation, before)
             stack.enter_context(torch.inference_mode())
@@ -274,7 +281,11 @@ def _block_mask(row: Row, past: int, length: int, device: Any) -> Any:
 @contextlib.contextmanager
 def _compiled_parts(base: Any) -> Iterator[None]:
     """Norms and MLPs compiled for the block: their elementwise steps, fused, save 10 % of a row."""
-    parts = [m for m in base.modules() if type(m).__name__.endswith(("RMSNorm", "MLP"))]
+    parts = [
+        part
+        for part in base.modules()
+        if type(part).__name__.endswith(("RMSNorm", "MLP")) and part._compiled_call_impl is None
+    ]
     for part in parts:
         part.compile(dynamic=True)
     try:

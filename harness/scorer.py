@@ -19,7 +19,7 @@ from lm_eval.api.registry import register_model
 from lm_eval.models import huggingface
 from lm_eval.models.utils import has_bos_prefix
 
-from ..errors import StageError
+from ..errors import InputError, StageError
 from .packing import SHORTEST, Engine, out_of_memory
 from .progress import Tick, silent
 from .scorer_fit import WORST_ERROR, find_budget, known_misfit, mask_error
@@ -39,6 +39,9 @@ class PackedLM(huggingface.HFLM):  # type: ignore[misc]
         token_budget: Tokens a row; by default as many as help and fit.
         tick: Hears of finished requests; by default there is a progress bar.
         pretrained, tokenizer, peft, ...: As for ``lm_eval.models.huggingface.HFLM``.
+
+    Raises:
+        InputError: The budget is no positive number.
     """
 
     def __init__(
@@ -51,10 +54,13 @@ class PackedLM(huggingface.HFLM):  # type: ignore[misc]
     ) -> None:
         super().__init__(*args, softmax_dtype=softmax_dtype, **options)
         self._budget = None if token_budget is None else int(token_budget)
+        if self._budget is not None and self._budget < 1:
+            raise InputError(f"token_budget {token_budget}: expected at least 1 token a row")
         self._tick = tick
         self._unfit: str | None = None
         self._probed = self._told = False
-        self._join()
+        if options.get("tp_plan") is None:  # there, all processes are one model
+            self._join()
 
     @property
     def _engine(self) -> Engine:
@@ -161,32 +167,34 @@ class PackedLM(huggingface.HFLM):  # type: ignore[misc]
     def _encode(self, strings: set[str]) -> dict[str, list[int]]:
         """Each of *strings* as ``tok_encode`` encodes it.
 
-        A fast tokenizer gets them all in one call, without offsets, on all cores.
+        A fast tokenizer gets them all in one call, without offsets, on all cores; one that does
+        more than its backend is found out by its first string.
         """
         special = True if self.add_bos_token is None else self.add_bos_token
         start = self.tokenizer.decode(self.prefix_token_id)
         backend = getattr(self.tokenizer, "backend_tokenizer", None)
-        if backend is None:
-            return {text: self.tok_encode(text) for text in strings}
-        backend.no_padding()
-        backend.no_truncation()
         encoded: dict[str, list[int]] = {}
         for begun in (False, True):
             group = [text for text in strings if has_bos_prefix(text, start) == begun]
-            found = backend.encode_batch_fast(group, add_special_tokens=special and not begun)
-            encoded.update((text, one.ids) for text, one in zip(group, found, strict=True))
+            if backend is not None and group:
+                expected = self.tok_encode(group[0])  # also switches off padding and truncation
+                found = backend.encode_batch_fast(group, add_special_tokens=special and not begun)
+                if found[0].ids == expected:
+                    encoded.update((text, one.ids) for text, one in zip(group, found, strict=True))
+                    continue
+            encoded.update((text, self.tok_encode(text)) for text in group)
         return encoded
 
     def _warn_of_truncation(self, requests: Sequence[Any], pairs: list[Pair]) -> None:
         limit = self.max_length
-        cut: dict[str, set[int]] = {}
+        cut: dict[str, dict[int, None]] = {}
         for request, (_, context, continuation) in zip(requests, pairs, strict=True):
             if len(context) + len(continuation) > limit + 1:
-                cut.setdefault(str(request.task_name), set()).add(request.doc_id)
+                cut.setdefault(str(request.task_name), {})[request.doc_id] = None
         for task, documents in cut.items():
             logger.warning(
                 "%s: longer than the model's %d tokens, cut from the left: documents %s",
-                task, limit, ", ".join(map(str, sorted(documents))),
+                task, limit, ", ".join(map(str, documents)),
             )  # fmt: skip
 
     @contextlib.contextmanager
@@ -223,7 +231,7 @@ class PackedLM(huggingface.HFLM):  # type: ignore[misc]
             error = mask_error(self._engine)
             if self._budget is None:
                 self._budget = find_budget(self._engine)
-        except (TypeError, ValueError, RuntimeError, AttributeError, IndexError) as failure:
+        except Exception as failure:  # whatever a foreign model says to a mask it does not know
             if out_of_memory(failure):
                 raise
             return f"the model does not take packed rows ({type(failure).__name__}: {failure})"

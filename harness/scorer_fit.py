@@ -17,8 +17,11 @@ A model that takes the mask is off by its rounding (measured: below 1e-5 in floa
 bfloat16); one that does not, such as a recurrent one, is off by about 1.
 """
 
-BUDGETS = {"cuda": 8192, "cpu": 512}
-"""Tokens a row where memory allows; longer rows were not faster (docs/measurements.md)."""
+FLEX_BUDGET = 8192
+"""Tokens a row with FlexAttention where memory allows; longer rows were not faster."""
+
+DENSE_BUDGET = 512
+"""Tokens a row with a dense mask, whose cost grows with the square of the row."""
 
 
 def known_misfit(model: Any, longest: int) -> str | None:
@@ -80,7 +83,7 @@ def find_budget(engine: Engine) -> int:
     halves it until it fits. On a CPU rows are short, and small beside the weights.
     """
     model = engine.model
-    budget = BUDGETS.get(model.device.type, BUDGETS["cpu"])
+    budget = FLEX_BUDGET if engine.flex else DENSE_BUDGET
     if model.device.type != "cuda":
         return budget
     draw = np.random.default_rng(0)

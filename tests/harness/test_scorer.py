@@ -27,7 +27,7 @@ from transformers import (
     Qwen2ForCausalLM,
 )
 
-from medbench.errors import StageError
+from medbench.errors import InputError, StageError
 from medbench.harness.packing import Engine
 from medbench.harness.scorer import PackedLM
 from medbench.harness.trie import Trie
@@ -210,6 +210,11 @@ def test_out_of_memory_with_the_shortest_rows_is_an_error(
     monkeypatch.setattr(Engine, "_forward", none_left)
     with pytest.raises(torch.OutOfMemoryError):
         Engine(make("llama", clinic)).answer(Trie([([1, 2, 3], 1)]), 512)
+
+
+def test_a_budget_of_nothing_is_refused(clinic: Path) -> None:
+    with pytest.raises(InputError, match="token_budget 0"):
+        pair(make("llama", clinic), clinic, token_budget=0)
 
 
 def test_progress_counts_requests(clinic: Path) -> None:
