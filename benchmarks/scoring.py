@@ -17,6 +17,7 @@ shape of Llama-3.1-8B in bfloat16, on a CPU 48 M parameters in float32; ``--mode
 from __future__ import annotations
 
 import argparse
+import contextlib
 import datetime
 import json
 import resource
@@ -47,9 +48,10 @@ def main() -> None:
         options.model, options.device, [" ".join([stem, *rest]) for stem, rest, _ in questions]
     )
     peak = matmul_peak(model)
-    shapes = []
-    for name in options.shapes:
-        shapes.append(measure(name, model, tokenizer, questions, peak, options))
+    with contextlib.redirect_stdout(sys.stderr):  # lm-eval prints what its auto batch finds
+        shapes = [
+            measure(name, model, tokenizer, questions, peak, options) for name in options.shapes
+        ]
     weights = sum(p.numel() * p.element_size() for p in model.parameters())
     report = {
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),

@@ -7,7 +7,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from torch.nn.attention.flex_attention import flex_attention
 from transformers import AutoModelForCausalLM
+from transformers.integrations import flex_attention as integration
 
 from medbench.harness.packing import BLOCK, PAST_STEP, Engine, _block_mask, _dense_mask
 from medbench.harness.trie import Row, Trie
@@ -71,39 +73,78 @@ def listed(counts: Any, indices: Any) -> Any:
     return found
 
 
-def test_rows_through_flex_attention(clinic: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torch._dynamo.config, "disable", True)  # runs as it is, not compiled
+@pytest.fixture
+def uncompiled(monkeypatch: pytest.MonkeyPatch) -> None:
+    """FlexAttention as it is written, on this processor."""
+
+    def plain(*states: Any, training: bool = False, **options: Any) -> Any:
+        return flex_attention(*states, **options)
+
+    monkeypatch.setattr(integration, "compile_friendly_flex_attention", plain)
+    monkeypatch.setattr(Engine, "flex", True)
+
+
+def test_rows_through_flex_attention(clinic: Path, request: pytest.FixtureRequest) -> None:
     model = AutoModelForCausalLM.from_pretrained(clinic).eval()
     trie = branching(6)
     expected, greedy, _ = Engine(model).answer(trie, 300)
-    monkeypatch.setattr(Engine, "flex", True)
+    request.getfixturevalue("uncompiled")
     found, same, _ = Engine(model).answer(trie, 300)
     assert np.abs(found - expected).max() <= 1e-4
     assert (same == greedy).all()
     assert model.config._attn_implementation == "sdpa"
 
 
+@pytest.mark.usefixtures("uncompiled")
 def test_parts_are_compiled_for_long_runs_and_given_back(
     clinic: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     compiled = []
-    monkeypatch.setattr(torch._dynamo.config, "disable", True)
     monkeypatch.setattr(
         torch.nn.Module, "compile", lambda part, **_: compiled.append(type(part).__name__)
     )
     monkeypatch.setattr("medbench.harness.packing.COMPILE_FROM", 1)
-    monkeypatch.setattr(Engine, "flex", True)
     model = AutoModelForCausalLM.from_pretrained(clinic).eval()
     Engine(model).answer(branching(1), 300)
     assert set(compiled) == {"LlamaRMSNorm", "LlamaMLP"}
     assert all(part._compiled_call_impl is None for part in model.modules())
 
 
+@pytest.mark.parametrize("quantization", ["none", "nf4"])
+def test_an_adapters_share_is_what_peft_makes_it(quantization: Any) -> None:
+    from peft import LoraConfig, get_peft_model
+
+    from medbench.harness.models import load_base
+    from medbench.harness.scorer_speed import lean_lora
+    from medbench.harness.suite import ModelSpec
+
+    torch.manual_seed(0)
+    base, _ = load_base(ModelSpec(pretrained="embedded:clinic", quantization=quantization), "cpu")
+    targets = ["q_proj", "o_proj", "down_proj"]
+    settings = {"target_modules": targets, "init_lora_weights": False, "task_type": "CAUSAL_LM"}
+    model = get_peft_model(base, LoraConfig(r=4, lora_alpha=12, **settings), adapter_name="one")
+    model.add_adapter("two", LoraConfig(r=2, use_rslora=True, **settings))
+    model.add_adapter("dora", LoraConfig(r=2, use_dora=quantization == "none", **settings))
+    model.eval()
+    ids = torch.arange(2, 60)[None]
+    for name in ("one", "two", "dora"):
+        model.set_adapter(name)
+        with torch.inference_mode():
+            expected = model(ids).logits
+            with lean_lora(model) as adapted:
+                found = model(ids).logits
+            assert adapted == (name != "dora" or quantization != "none")
+            assert torch.allclose(found, expected, atol=2e-4)
+            assert torch.equal(model(ids).logits, expected)
+    with model.disable_adapter(), lean_lora(model) as adapted:
+        assert not adapted
+
+
 @pytest.mark.gpu
-@pytest.mark.parametrize(("dtype", "allowed"), [(torch.float32, 1e-4), (torch.bfloat16, 0.1)])
+@pytest.mark.parametrize(("dtype", "allowed"), [(torch.float32, 1e-4), (torch.bfloat16, 1.0)])
 def test_rows_on_a_gpu(clinic: Path, dtype: Any, allowed: float) -> None:
     model = AutoModelForCausalLM.from_pretrained(clinic, dtype=dtype).eval()
     trie = branching(6)
     expected, _, _ = Engine(model).answer(trie, 300)
     found, _, _ = Engine(model.to("cuda")).answer(trie, 1024)
-    assert np.abs(found - expected).max() <= allowed * (1 if dtype == torch.float32 else 10)
+    assert np.abs(found - expected).max() <= allowed
