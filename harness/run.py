@@ -69,11 +69,13 @@ def execute(plan: Plan, run: RunFolder, watcher: Watcher) -> None:
     pipeline = Pipeline(plan, run)
     done: set[str] = set()
     stages = pipeline.stages()
-    planned = {stage.name for stage in stages}
-    manifest["stages"] = {
+    planned = [stage.name for stage in stages]
+    known = manifest["kept"] | manifest["stages"]
+    manifest["stages"] = {name: known[name] for name in planned if name in known}
+    manifest["kept"] = {
         name: record
-        for name, record in manifest["stages"].items()
-        if name in planned or record["status"] == "done"  # what an earlier plan left unfinished
+        for name, record in known.items()
+        if name not in planned and record["status"] == "done"
     }
     try:
         for stage in stages:
@@ -144,6 +146,7 @@ def _manifest(plan: Plan, run: RunFolder) -> dict[str, Any]:
         "suite": plan.suite.model_dump(),
         "notes": plan.notes(),
         "stages": before.get("stages", {}),
+        "kept": before.get("kept", {}),
         "environment": {"device": plan.device, **environment()},
     }
     _save(run, manifest)

@@ -123,13 +123,22 @@ def read_trainings(run: RunFolder, manifest: dict[str, Any]) -> tuple[Training, 
         if table is not None and {"step", "loss"} <= set(table.columns):
             kept = table[["step", "loss"]].apply(pd.to_numeric, errors="coerce").dropna()
             losses = tuple((float(step), float(loss)) for step, loss in kept.to_numpy())
-        facts = _training_facts(stage.get("detail") or {})
+        facts = _training_facts(stage.get("detail") or {}, _change(manifest, model))
         if losses or facts:
             found.append(Training(model, facts, losses))
     return tuple(found)
 
 
-def _training_facts(detail: dict[str, Any]) -> tuple[Fact, ...]:
+def _change(manifest: dict[str, Any], model: str) -> float | None:
+    """The largest difference the adapter makes to a log-probability, as its scoring found it."""
+    for name, stage in manifest.get("stages", {}).items():
+        if name.startswith(f"score/{model}/"):
+            change: float | None = (stage.get("detail") or {}).get("adapter_change")
+            return change
+    return None
+
+
+def _training_facts(detail: dict[str, Any], change: float | None) -> tuple[Fact, ...]:
     trainable, parameters = detail.get("trainable_parameters"), detail.get("parameters")
     facts = [
         ("rows", count(detail.get("rows"))),
@@ -139,6 +148,7 @@ def _training_facts(detail: dict[str, Any]) -> tuple[Fact, ...]:
         ("parameters", count(parameters)),
         ("of these trained", count(trainable)),
         ("quantisation of the base", str(detail.get("quantization") or "")),
+        ("changes a log-probability by up to", f"{number(change, 2)} nats" if change else ""),
         ("data, sha256", str(detail.get("data_sha256") or "")),
     ]
     if trainable and parameters:

@@ -110,6 +110,9 @@ def test_a_run_leaves_everything_and_repeats_nothing(tmp_path: Path, plan: Plann
     again = go(plan("tasks=[clinic_text]"), out)
     assert again.ran == ["latency/tuned"]  # its prompts come from the tasks
     assert set(RunFolder.open(out).samples()["task"]) == {"clinic_text"}
+    narrowed = RunFolder.open(out).manifest()
+    assert list(narrowed["stages"]) == [name for name in STAGES if "clinic_open" not in name]
+    assert list(narrowed["kept"]) == [name for name in STAGES if "clinic_open" in name]
     other_seed = go(plan("seed=7"), out)
     assert [stage for stage in other_seed.ran if "base" in stage] == []
     assert "tune/tuned" in other_seed.ran
