@@ -65,6 +65,7 @@ def execute(plan: Plan, run: RunFolder, watcher: Watcher) -> None:
         MedbenchError: A stage failed. What was finished is kept, and the manifest says which.
     """
     started = time.monotonic()
+    run.sweep()
     manifest = _manifest(plan, run)
     pipeline = Pipeline(plan, run)
     done: set[str] = set()

@@ -10,6 +10,7 @@ import contextlib
 import json
 import math
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -23,6 +24,9 @@ if TYPE_CHECKING:
 
 FORMAT = 1
 """Version of the run folder's layout; a reader refuses a version it does not know."""
+
+_DRAFT = re.compile(r"\..+\.[a-z0-9_]{8}")
+"""Names of the folders in which :func:`atomic_path` holds drafts."""
 
 
 @contextlib.contextmanager
@@ -79,6 +83,12 @@ class RunFolder:
                 "use the medbench version that wrote it, or run again with --fresh"
             )
         return run
+
+    def sweep(self) -> None:
+        """Remove the drafts that a killed process left behind."""
+        for path in self.path.rglob(".*"):
+            if path.is_dir() and _DRAFT.fullmatch(path.name):
+                shutil.rmtree(path)
 
     # -- writing ---------------------------------------------------------------------------------
 

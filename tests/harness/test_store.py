@@ -1,4 +1,5 @@
 import json
+import tempfile
 from pathlib import Path
 
 import pandas as pd
@@ -64,3 +65,13 @@ def test_open_refuses_what_it_cannot_read(tmp_path: Path, content: str | None, p
         (tmp_path / "manifest.json").write_text(content)
     with pytest.raises(InputError, match=part):
         RunFolder.open(tmp_path)
+
+
+def test_sweeping_takes_drafts_and_nothing_else(tmp_path: Path) -> None:
+    """What a process killed in the middle of a write leaves is gone; other hidden things stay."""
+    holder = Path(tempfile.mkdtemp(prefix=".tuned.", dir=tmp_path))  # as atomic_path makes it
+    (holder / "tuned").mkdir()
+    (tmp_path / ".gitignore").touch()
+    (tmp_path / ".cache").mkdir()
+    RunFolder(tmp_path).sweep()
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".cache", ".gitignore"]
