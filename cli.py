@@ -72,7 +72,8 @@ def run(
     ] = None,
     out: Annotated[Path | None, typer.Option(help="Run folder; by default runs/<suite>.")] = None,
     seed: Annotated[
-        int | None, typer.Option(min=0, help="Seed of tuning; by default the recipe's.")
+        int | None,
+        typer.Option(min=0, max=2**32 - 1, help="Seed of tuning; by default the recipe's."),
     ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
     data_dir: Annotated[
@@ -123,8 +124,9 @@ def run(
 
         console = Console(file=terminal)
         console.print(
-            f"[bold]{chosen.name}[/]: {', '.join(plan.models)} on {plan.device} → {folder}",
+            f"{chosen.name}: {', '.join(plan.models)} on {plan.device} → {folder}",
             highlight=False,
+            markup=False,
         )
         try:
             with Board(console) as board:
@@ -135,12 +137,16 @@ def run(
                 "once the cause is mended, give the same command again to go on."
             ) from error
         except KeyboardInterrupt:
-            console.print(f"Interrupted. Finished stages are kept in {folder}; to go on:")
-            console.print(f"  {plan.command}", highlight=False, soft_wrap=True)
+            console.print(
+                f"Interrupted. Finished stages are kept in {folder}; to go on:", markup=False
+            )
+            console.print(f"  {plan.command}", highlight=False, markup=False, soft_wrap=True)
             raise typer.Exit(130) from None
         write_reports(target)
         print_summary(Report.read(target), console)
-        console.print(f"Report: {folder / 'report.html'}", highlight=False, soft_wrap=True)
+        console.print(
+            f"Report: {folder / 'report.html'}", highlight=False, markup=False, soft_wrap=True
+        )
 
 
 @app.command()
@@ -157,7 +163,9 @@ def report(
     write_reports(target)
     console = Console()
     print_summary(Report.read(target), console)
-    console.print(f"Report: {folder / 'report.html'}", highlight=False, soft_wrap=True)
+    console.print(
+        f"Report: {folder / 'report.html'}", highlight=False, markup=False, soft_wrap=True
+    )
 
 
 @app.command("tasks")
@@ -196,4 +204,5 @@ def doctor() -> None:
 
 
 def _stderr(message: str) -> None:
-    typer.echo(message, err=True)
+    shown = "".join(c if c.isprintable() or c == "\n" else "\ufffd" for c in message)
+    typer.echo(shown, err=True)

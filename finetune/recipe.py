@@ -34,12 +34,16 @@ class Data(Section):
 
 
 class Lora(Section):
-    """LoRA (Hu et al. 2021, arXiv:2106.09685), keys as in peft's LoraConfig."""
+    """LoRA (Hu et al. 2021, arXiv:2106.09685), keys as in peft's LoraConfig.
+
+    ``bias`` is ``none``: trained biases stay when an adapter is switched off, so the base could not
+    be scored beside it.
+    """
 
     r: Positive
     alpha: Positive
     dropout: Annotated[float, Field(ge=0, lt=1)]
-    bias: Literal["none", "all", "lora_only"]
+    bias: Literal["none"]
     target_modules: list[str] = Field(min_length=1)
 
 
@@ -86,6 +90,11 @@ class Recipe(Section):
             raise ValueError(
                 f"batch_size {self.batch_size} is no multiple of "
                 f"micro_batch_size {self.micro_batch_size}"
+            )
+        if self.steps is not None and self.logging_steps > self.steps:
+            raise ValueError(
+                f"logging_steps {self.logging_steps} is more than steps {self.steps}: no loss "
+                "would be logged"
             )
         return self
 

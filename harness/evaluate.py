@@ -99,7 +99,7 @@ def _row(model: str, task: Task, sample: dict[str, Any], tokenizer: Any) -> dict
         "model": model,
         "task": task.name,
         **{key: sample[key] for key in ("doc_id", "doc_hash", "prompt_hash", "target_hash")},
-        "cluster": str(doc.get("cluster", sample["doc_id"])),
+        "cluster": str(doc.get("cluster", sample["doc_hash"])),
         "order": doc.get("order", 0),
         "protocol": task.protocol,
         "metric": task.metric,

@@ -44,8 +44,10 @@ class Pipeline:
     """The stages of one plan over one run folder, and the models they share."""
 
     def __init__(self, plan: Plan, run: RunFolder) -> None:
+        from .environment import versions
         from .models import ScoringPool
 
+        self._versions = versions()
         self._plan = plan
         self._run = run
         self._adapters = {name: self._adapter(name) for name in plan.models if plan.spec(name).base}
@@ -75,7 +77,11 @@ class Pipeline:
 
     def _weights(self, name: str) -> str:
         """Hash of what model *name* is made of."""
-        parts: list[Any] = [self._identity[self._plan.base_of(name)], self._plan.device]
+        parts: list[Any] = [
+            self._identity[self._plan.base_of(name)],
+            self._plan.device,
+            self._versions,
+        ]
         if name in self._plan.recipes:
             recipe = self._plan.recipes[name]
             parts += [
@@ -127,6 +133,7 @@ class Pipeline:
 
         depends = [
             self._weights(name),
+            fingerprint.of_code("harness"),
             fingerprint.of_path(task.spec),
             self._data(task.data),
             [suite.limit, suite.orders, suite.batch_size],
@@ -170,6 +177,7 @@ class Pipeline:
         def work(tick: Tick) -> dict[str, Any]:
             from .export import check_parity, export_onnx
 
+            self._pool.close()
             checkpoint = self._checkpoint(name)
             info = export_onnx(
                 checkpoint, self._run / out, precision=kind, provider=self._plan.device
@@ -192,7 +200,10 @@ class Pipeline:
             }
 
         return Stage(
-            f"export/{name}/{kind}", fingerprint.of([self._weights(name), kind]), [out], work
+            f"export/{name}/{kind}",
+            fingerprint.of([self._weights(name), kind]),
+            [out],
+            work,
         )
 
     def _latency(self, name: str) -> Stage:
@@ -223,9 +234,14 @@ class Pipeline:
             self._weights(name),
             plan.formats(),
             latency.model_dump() if latency else None,
-            [task.name for task in plan.tasks],
+            self._asked(),
         ]
         return Stage(f"latency/{name}", fingerprint.of(depends), [part], work)
+
+    def _asked(self) -> list[Any]:
+        """What decides which prompts there are."""
+        suite = self._plan.suite
+        return [[task.name for task in self._plan.tasks], suite.limit, suite.orders]
 
     def _prompts(self) -> list[str]:
         """The prompts that the models were scored on, each once, in order."""

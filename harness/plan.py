@@ -73,6 +73,19 @@ class Plan:
                 "parameters that knows no medicine. Accuracy and bits per byte on "
                 f"{', '.join(real)} are meaningless here; this run shows that the data path works."
             )
+        held_out = {task.data for task in self.tasks}
+        for name, recipe in self.recipes.items():
+            if recipe.data.source in held_out - {"clinic"} and not recipe.data.hold_out:
+                found.append(
+                    f"Leak: {name} was tuned on {recipe.data.source} without holding out the rows "
+                    "that are tested here (hold_out: false). Its scores on them mean nothing."
+                )
+        outside = [name for name in self.models if (a := self.spec(name).adapter) and a.path]
+        if outside:
+            found.append(
+                f"The adapter of {', '.join(outside)} was trained elsewhere. Whether its training "
+                "rows hold questions of these tests is not known."
+            )
         if self.suite.limit:
             found.append(f"Only the first {self.suite.limit} questions of each task were asked.")
         if real and (folder := sources.data_dir()):
@@ -106,6 +119,11 @@ def make_plan(
         _check_weights(name, suite.models[spec.base or name])
         if spec.adapter and spec.adapter.recipe:
             recipe = load_recipe(spec.adapter.recipe)
+            if recipe.data.source in sources.TEST_ONLY:
+                raise InputError(
+                    f"recipe {recipe.name!r}, data.source: {recipe.data.source} is a test set; "
+                    f"expected clinic, a file, or one of: {', '.join(sources.tunable())}"
+                )
             seed = recipe.seed if suite.seed is None else suite.seed
             recipes[name] = recipe.model_copy(update={"seed": seed})
         elif spec.adapter and not Path(spec.adapter.path or "", "adapter_config.json").is_file():
@@ -131,6 +149,10 @@ def identity(spec: ModelSpec) -> str:
 
 def _check_weights(name: str, spec: ModelSpec) -> None:
     source = Path(spec.source)
+    if spec.source.startswith("embedded:"):
+        raise InputError(
+            f"models.{name}: {spec.source!r} is not embedded; expected {', '.join(EMBEDDED)}"
+        )
     local = spec.source.startswith((".", "/", "~")) or source.is_dir()
     if local and not (source / "config.json").is_file():
         raise InputError(

@@ -33,10 +33,11 @@ def derive(plan: Plan, run: RunFolder, done: set[str]) -> None:
     names = [(model, task.name) for model in plan.models for task in plan.tasks]
     samples = _gather(run, [samples_part(*pair) for pair in names if samples_part(*pair) in done])
     timings = _gather(run, [p for p in map(timings_part, plan.timed()) if p in done])
-    if samples is not None:
-        run.write_table("samples.parquet", samples)
-    if timings is not None:
-        run.write_table("timings.parquet", timings)
+    for name, table in (("samples.parquet", samples), ("timings.parquet", timings)):
+        if table is None:
+            (run / name).unlink(missing_ok=True)
+        else:
+            run.write_table(name, table)
     run.write_json("results.json", _results(plan, samples, timings))
 
 

@@ -39,11 +39,15 @@ def open_folder(path: Path, plan: Plan, *, fresh: bool) -> RunFolder:
         InputError: The folder holds something else, or the run of another suite.
     """
     run = RunFolder(path)
-    if not path.exists() or (path.is_dir() and not any(path.iterdir())):
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"--out {path}: cannot be made a folder ({error})") from None
+    if not any(path.iterdir()):
         return run
-    if not (run / "manifest.json").is_file():
+    if path.is_symlink() or not run.is_run():
         raise InputError(
-            f"--out {path}: exists and is no run folder (no manifest.json in it); "
+            f"--out {path}: holds something that is no run folder of medbench; "
             "choose another name, nothing was changed"
         )
     if fresh:
@@ -83,14 +87,18 @@ def execute(plan: Plan, run: RunFolder, watcher: Watcher) -> None:
             _advance(stage, run, manifest, watcher)
             done.update(stage.outputs)
         manifest["status"] = "done"
-    except BaseException:
-        manifest["status"] = "failed"
-        raise
     finally:
+        if manifest["status"] != "done":
+            manifest["status"] = "failed"
         pipeline.close()
-        derive(plan, run, done)
-        manifest["seconds"] = time.monotonic() - started
-        _save(run, manifest)
+        try:
+            derive(plan, run, done)
+        except BaseException:
+            manifest["status"] = "failed"
+            raise
+        finally:
+            manifest["seconds"] = time.monotonic() - started
+            _save(run, manifest)
 
 
 def _advance(stage: Stage, run: RunFolder, manifest: dict[str, Any], watcher: Watcher) -> None:

@@ -114,7 +114,7 @@ def compare(base: pd.DataFrame, tuned: pd.DataFrame) -> Comparison:
     no pair disagrees), and the paired t-test, clustered where there are clusters, otherwise.
 
     Raises:
-        InputError: A question stands twice in one table, or the two have different targets.
+        InputError: The two have different right answers for a question.
     """
     pairs = _join(base, tuned)
     a, weight = _columns(pairs.rename(columns={"score_base": "score", "weight_base": "weight"}))
@@ -138,15 +138,15 @@ def compare(base: pd.DataFrame, tuned: pd.DataFrame) -> Comparison:
 
 
 def _join(base: pd.DataFrame, tuned: pd.DataFrame) -> pd.DataFrame:
-    for samples in (base, tuned):
-        twice = samples.loc[samples["doc_hash"].duplicated(), "doc_id"].tolist()
-        if twice:
-            raise InputError(
-                f"task {samples['task'].iloc[0]}, model {samples['model'].iloc[0]}: the same "
-                f"question stands twice, again at doc_id {twice[:5]}; remove the duplicates"
-            )
-    columns = ["doc_hash", "target_hash", "metric", "score", "weight", "cluster"]
-    pairs = base[columns].merge(tuned[columns], on="doc_hash", suffixes=("_base", "_tuned"))
+    """The two tables side by side, by question; its second copy joins the second copy.
+
+    A question that stands in the data twice is one cluster, so that it counts as one.
+    """
+    columns = ["doc_hash", "target_hash", "metric", "score", "weight", "cluster", "copy"]
+    left, right = (
+        table.assign(copy=table.groupby("doc_hash").cumcount())[columns] for table in (base, tuned)
+    )
+    pairs = left.merge(right, on=["doc_hash", "copy"], suffixes=("_base", "_tuned"))
     unlike = int((pairs["target_hash_base"] != pairs["target_hash_tuned"]).sum())
     if unlike:
         raise InputError(

@@ -84,6 +84,14 @@ class RunFolder:
             )
         return run
 
+    def is_run(self) -> bool:
+        """Whether the folder is medbench's, of whatever format: its manifest says so."""
+        try:
+            manifest = json.loads((self / "manifest.json").read_text("utf-8"))
+        except (OSError, ValueError):
+            return False
+        return isinstance(manifest, dict) and {"format", "suite", "stages"} <= set(manifest)
+
     def sweep(self) -> None:
         """Remove the drafts that a killed process left behind."""
         for path in self.path.rglob(".*"):

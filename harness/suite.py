@@ -197,5 +197,5 @@ def _apply(raw: dict[str, Any], override: str) -> None:
         node = child
     try:
         node[parts[-1]] = yaml.safe_load(text)
-    except yaml.YAMLError:
+    except (ValueError, yaml.YAMLError):
         raise InputError(f"--set {override}: the value is not valid YAML; quote it") from None

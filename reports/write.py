@@ -20,6 +20,9 @@ def write_reports(run: RunFolder, report: Report | None = None) -> list[Path]:
     report = report or Report.read(run)
     charts = draw(report)
     written = [run.write_text(f"figures/{chart.name}.svg", chart.svg) for chart in charts]
+    for figure in (run / "figures").glob("*.svg"):
+        if figure not in written:
+            figure.unlink()  # of an earlier plan in this folder
     return [
         run.write_text("report.html", html.render(report, charts)),
         run.write_text("report.md", markdown.render(report, charts)),

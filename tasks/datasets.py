@@ -50,17 +50,21 @@ def medqa(**asking: Any) -> Docs:
 
 def medical_o1_response(**asking: Any) -> Docs:
     """The held-out tenth of medical-o1 (en): the reference response to each question."""
-    docs = (
-        {"question": row["Question"], "target": row["Response"]}
-        for row in rows("medical_o1_en")
-        if is_held_out(row["Question"])
-    )
+    docs = []
+    for number, row in enumerate(rows("medical_o1_en")):
+        if not all(isinstance(row.get(key), str) for key in ("Question", "Response")):
+            raise InputError(
+                f"medical_o1_en, row {number}: expected text in Question and Response; "
+                f"its columns are: {', '.join(row)}"
+            )
+        if is_held_out(row["Question"]):
+            docs.append({"question": row["Question"], "target": row["Response"]})
     return _test(docs, **asking)
 
 
 def _choices(found: list[Row], orders: Orders = 1, questions: int | None = None, **_: Any) -> Docs:
     """Each question under its first *orders* cyclic shifts, one after another; all when ``all``."""
-    docs = [_choice(row) for row in found[:questions]]
+    docs = [_choice(row, number) for number, row in enumerate(found[:questions])]
     if orders == 1:
         return _test(docs)
     return _test(
@@ -81,22 +85,39 @@ def _test(docs: Iterable[Row], questions: int | None = None, **_: Any) -> Docs:
     """*docs* as lm-eval's test split; the first so many *questions* when given."""
     import datasets
 
-    return {"test": datasets.Dataset.from_list(list(docs)[:questions])}
+    found = list(docs)[:questions]
+    if not found:
+        raise InputError("the task has no question: its data is empty")
+    return {"test": datasets.Dataset.from_list(found)}
 
 
-def _choice(row: Row) -> Row:
-    """A row with MedQA's columns, checked."""
-    options = {key: text for key, text in row["options"].items() if text is not None}
-    letter = row["answer_idx"]
-    if list(options) != list(LETTERS[: len(options)]) or options.get(letter) != row["answer"]:
+def _choice(row: Row, number: int) -> Row:
+    """A row with MedQA's columns, checked.
+
+    Raises:
+        InputError: The row has no question, no options A, B, … that differ, or no right one.
+    """
+    question, options, letter = (row.get(key) for key in ("question", "options", "answer_idx"))
+    if isinstance(options, dict):
+        options = {key: text for key, text in options.items() if text is not None}
+    if (
+        not (isinstance(question, str) and question.strip())
+        or not isinstance(options, dict)
+        or list(options) != list(LETTERS[: len(options)])
+        or not all(isinstance(text, str) for text in options.values())
+        or len(set(options.values())) < len(options)
+        or letter not in options
+        or options[letter] != row.get("answer")
+    ):
         raise InputError(
-            f"question {row['question'][:60]!r}: expected options A, B, … and an answer_idx that "
-            f"names the answer; found options {list(options)}, answer_idx {letter!r}, "
-            f"answer {row['answer']!r}"
+            f"multiple-choice row {number}: expected a question, options {{A: …, B: …}} that "
+            f"differ, an answer_idx among them and its text as answer; found question "
+            f"{str(question)[:60]!r}, options {str(options)[:80]}, answer_idx {letter!r}, "
+            f"answer {str(row.get('answer'))[:60]!r}"
         )
     return {
-        "question": row["question"],
+        "question": question,
         "options": list(options.values()),
-        "gold": LETTERS.index(letter),
+        "gold": LETTERS.index(str(letter)),
         "target": row["answer"],
     }

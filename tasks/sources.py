@@ -8,6 +8,7 @@ Every data set has one name. ``rows(name)`` reads it from the Hub unless a data 
 from __future__ import annotations
 
 import csv
+import io
 import json
 import os
 from dataclasses import dataclass
@@ -49,6 +50,14 @@ SOURCES = {
         revision="0fb93dd23a7339b6dcd27e241cb9b5eca62d4d18",
     ),
 }
+
+TEST_ONLY = {name for name, source in SOURCES.items() if source.split == "test"}
+"""Sources that are tests: no recipe may tune on them."""
+
+
+def tunable() -> list[str]:
+    """Sources that a recipe may name."""
+    return [name for name in SOURCES if name not in TEST_ONLY]
 
 
 def data_dir() -> Path | None:
@@ -103,16 +112,20 @@ def read_rows(path: Path) -> list[Row]:
     if path.suffix == ".parquet":
         import pandas as pd
 
-        return [
-            {str(key): value for key, value in row.items()}
-            for row in pd.read_parquet(path).to_dict("records")
-        ]
+        try:
+            table = pd.read_parquet(path)
+        except (OSError, ValueError) as error:
+            raise InputError(f"{path}: not readable as Parquet: {error}") from None
+        return [{str(key): value for key, value in row.items()} for row in table.to_dict("records")]
     try:
         text = path.read_text("utf-8-sig")
     except UnicodeDecodeError as error:
         raise InputError(f"{path}: not UTF-8 at byte {error.start}; convert it to UTF-8") from None
     if path.suffix == ".csv":
-        return list(csv.DictReader(text.splitlines(keepends=True), strict=True))
+        try:
+            return list(csv.DictReader(io.StringIO(text, newline=""), strict=True))
+        except csv.Error as error:
+            raise InputError(f"{path}: not valid CSV: {error}") from None
     if path.suffix == ".jsonl":
         numbered = enumerate(text.split("\n"), start=1)
         return [_json(line, f"{path}, line {n}") for n, line in numbered if line.strip()]
