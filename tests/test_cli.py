@@ -65,6 +65,8 @@ def test_help_imports_nothing_heavy() -> None:
         (["--set", "name=../up"], ["name", "../up"]),
         (["--set", "batch_size"], ["--set batch_size", "KEY=VALUE"]),
         (["--set", "batch_size=many"], ["batch_size", "'many'"]),
+        (["--set", "seed=2024-13-45"], ["--set seed=2024-13-45", "YAML"]),
+        (["--set", "models.base.pretrained=embedded:nope"], ["embedded:nope", "embedded:clinic"]),
         (["--limit", "0"], ["--limit"]),
         (["--seed", "-1"], ["--seed"]),
         (["--suite", "medical-o1", "--data-dir", "."], ["medqa_us_4options", "found: none"]),
@@ -105,6 +107,16 @@ def test_a_folder_of_something_else_is_not_touched(tmp_path: Path) -> None:
     assert done.returncode == 2
     assert "no run folder" in done.stderr
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
+
+
+def test_fresh_removes_only_what_medbench_made(tmp_path: Path) -> None:
+    """Other programs have a manifest.json too."""
+    (tmp_path / "manifest.json").write_text('{"manifest_version": 3, "format": 1}')
+    (tmp_path / "background.js").write_text("years of work")
+    done = medbench("run", "--out", str(tmp_path), "--fresh")
+    assert done.returncode == 2
+    assert "no run folder of medbench" in done.stderr
+    assert (tmp_path / "background.js").is_file()
 
 
 def test_tasks_lists_every_task_with_its_licence() -> None:

@@ -1,3 +1,4 @@
+import json
 from pathlib import Path
 
 import pandas as pd
@@ -100,3 +101,40 @@ def test_real_medical_o1_rows_stay_on_their_side(
     assert len(held) + len(tuned) == 198
     prompts = " ".join(example["prompt"] for example in tuned)
     assert not [doc for doc in held if doc["question"] in prompts]
+
+
+def test_a_csv_row_ends_where_csv_ends_it(tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    path.write_bytes('Question,Response\r\n"what\u2028is, or\nwas",x\u0085y\r\n'.encode())
+    assert read_rows(path) == [{"Question": "what\u2028is, or\nwas", "Response": "x\u0085y"}]
+
+
+GOOD = {"question": "q", "options": {"A": "x", "B": "y"}, "answer_idx": "B", "answer": "y"}
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"question": None},
+        {"question": " "},
+        {"options": ["x", "y"]},
+        {"options": {"A": "x", "B": "x"}},
+        {"options": {"A": 1, "B": 2}},
+        {"options": {"B": "y", "A": "x"}},
+        {"options": None},
+        {"answer_idx": "C"},
+        {"answer": None},
+    ],
+)
+def test_odd_rows_are_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: dict[str, object]
+) -> None:
+    monkeypatch.setenv(sources.DATA_DIR, str(tmp_path))
+    folder = tmp_path / "medqa_us_4options"
+    folder.mkdir()
+    (folder / "test.json").write_text(json.dumps([GOOD, GOOD | change]))
+    with pytest.raises(InputError, match="multiple-choice row 1: expected a question"):
+        medqa()
+    (folder / "test.json").write_text("[]")
+    with pytest.raises(InputError, match="no question"):
+        medqa()
