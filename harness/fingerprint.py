@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,7 @@ def of_path(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+@cache
 def of_code(package: str) -> str:
     """sha256 of the sources of one of medbench's own packages, e.g. ``tasks``."""
     root = Path(__file__).parents[1] / package
