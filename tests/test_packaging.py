@@ -10,7 +10,7 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
 def test_every_sub_package_is_listed() -> None:
     found = {
         "medbench." + ".".join(path.parent.relative_to(ROOT).parts)
-        for folder in ("finetune", "harness", "reports", "tasks")
+        for folder in ("commands", "finetune", "harness", "reports", "tasks")
         for path in (ROOT / folder).rglob("__init__.py")
     }
     assert {"medbench", *found} == set(PROJECT["tool"]["setuptools"]["packages"])
@@ -18,7 +18,7 @@ def test_every_sub_package_is_listed() -> None:
 
 def test_every_data_file_is_matched_by_package_data() -> None:
     patterns = PROJECT["tool"]["setuptools"]["package-data"]
-    for folder in ("finetune", "harness", "reports", "tasks"):
+    for folder in ("commands", "finetune", "harness", "reports", "tasks"):
         for path in (ROOT / folder).rglob("*"):
             if path.is_file() and path.suffix != ".py" and "__pycache__" not in path.parts:
                 package = ROOT / folder

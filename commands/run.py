@@ -1,0 +1,105 @@
+"""``medbench run``: the whole pipeline of a suite."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ..errors import InputError, MedbenchError
+
+
+def run(
+    suite: Annotated[
+        str, typer.Option(help="Built-in suite (quickstart, medical-o1) or a YAML file.")
+    ] = "quickstart",
+    models: Annotated[
+        str | None, typer.Option(help="Models of the suite, comma-separated; all by default.")
+    ] = None,
+    tasks: Annotated[
+        str | None, typer.Option(help="Tasks of the suite, comma-separated; all by default.")
+    ] = None,
+    limit: Annotated[
+        int | None, typer.Option(min=1, help="Ask only the first N questions of each task.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="Run folder; by default runs/<suite>.")] = None,
+    seed: Annotated[
+        int | None,
+        typer.Option(min=0, max=2**32 - 1, help="Seed of tuning; by default the recipe's."),
+    ] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    data_dir: Annotated[
+        Path | None, typer.Option(help="Read data sets from DIR/<source>/ instead of the Hub.")
+    ] = None,
+    override: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set", help="Override a key of the suite, e.g. models.base.pretrained=./my-model."
+        ),
+    ] = None,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Discard what OUT holds.")] = False,
+) -> None:
+    """Tune, score, export, measure and report; finished stages are not run again."""
+    from ..harness.device import resolve_device
+    from ..harness.plan import make_plan
+    from ..harness.quiet import quiet
+    from ..harness.run import execute, open_folder
+    from ..harness.suite import load_suite
+    from ..tasks import sources
+
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise InputError(
+            "medbench run is one process; to score over several GPUs use "
+            "`accelerate launch -m lm_eval --model medbench` over the same task specs"
+        )
+    if data_dir is not None:
+        if not data_dir.is_dir():
+            raise InputError(f"--data-dir {data_dir}: no such folder")
+        os.environ[sources.DATA_DIR] = str(data_dir.resolve())
+    chosen = load_suite(suite, override)
+    flags = {"seed": seed, "limit": limit}
+    chosen = chosen.model_copy(update={k: v for k, v in flags.items() if v is not None})
+    folder = out or Path("runs") / chosen.name
+    plan = make_plan(
+        chosen,
+        models=models,
+        tasks=tasks,
+        device=resolve_device(device),
+        command=shlex.join(["medbench", *sys.argv[1:]]),
+    )
+    target = open_folder(folder, plan, fresh=fresh)
+    with quiet(target / "run.log") as terminal:
+        from rich.console import Console
+
+        from ..harness.board import Board
+        from ..reports import Report, print_summary, write_reports
+
+        console = Console(file=terminal)
+        console.print(
+            f"{chosen.name}: {', '.join(plan.models)} on {plan.device} → {folder}",
+            highlight=False,
+            markup=False,
+        )
+        try:
+            with Board(console) as board:
+                execute(plan, target, board)
+        except MedbenchError as error:
+            raise type(error)(
+                f"{error}\nFinished stages are kept in {folder}; "
+                "once the cause is mended, give the same command again to go on."
+            ) from error
+        except KeyboardInterrupt:
+            console.print(
+                f"Interrupted. Finished stages are kept in {folder}; to go on:", markup=False
+            )
+            console.print(f"  {plan.command}", highlight=False, markup=False, soft_wrap=True)
+            raise typer.Exit(130) from None
+        write_reports(target)
+        print_summary(Report.read(target), console)
+        console.print(
+            f"Report: {folder / 'report.html'}", highlight=False, markup=False, soft_wrap=True
+        )
