@@ -22,7 +22,7 @@ from lm_eval.models.utils import has_bos_prefix
 from ..errors import InputError, StageError
 from .packing import SHORTEST, Engine, out_of_memory
 from .progress import Tick, silent
-from .scorer_fit import WORST_ERROR, find_budget, known_misfit, mask_error
+from .scorer_fit import find_budget, known_misfit, mask_error, worst_error
 from .trie import Trie
 
 logger = logging.getLogger(__name__)
@@ -235,7 +235,7 @@ class PackedLM(huggingface.HFLM):  # type: ignore[misc]
             if out_of_memory(failure):
                 raise
             return f"the model does not take packed rows ({type(failure).__name__}: {failure})"
-        if error > WORST_ERROR:
+        if error > worst_error(self.model):
             return f"the model does not keep branches of a packed row apart (error {error:.2g})"
         return None
 

@@ -20,8 +20,10 @@ def lean_lora(model: Any) -> Iterator[bool]:
 
     peft adds an adapter's share in steps that each write a matrix as large as the layer's output:
     the product, its scaling, the sum, in float32 where the adapter is. Here one product adds itself
-    to the output in the model's dtype, and is rounded once, as the model rounds its own. Layers
-    that are merged, or hold anything but one ordinary LoRA, are left to peft.
+    to the output in the model's dtype, and is rounded once, as the model rounds its own. Over plain
+    weights the share is written first and the layer's own product added to it, which hides one
+    reading of the output behind that product. Layers that are merged, or hold anything but one
+    ordinary LoRA, are left to peft.
 
     Autograd cannot follow: use it under ``torch.inference_mode``.
     """
@@ -54,11 +56,27 @@ def _is_plain(layer: Any) -> bool:
 
 def _add_share(base: Any, down: Any, up: Any, scale: float, x: torch.Tensor) -> torch.Tensor:
     """*base* of *x* [..., in] plus its product with *down* [r, in] and *up* [out, r], scaled."""
-    result: torch.Tensor = base(x)
+    if _is_bare(base, x):
+        share = functional.linear(x, down.to(x.dtype))
+        result = functional.linear(share, (up * scale).to(x.dtype), base.bias)
+        flat = result.view(-1, result.shape[-1])
+        flat.addmm_(x.reshape(-1, x.shape[-1]), base.weight.t())
+        return result
+    result = base(x)
     share = functional.linear(x.to(result.dtype), down.to(result.dtype))
     flat = result.view(-1, result.shape[-1])
     flat.addmm_(share.view(-1, share.shape[-1]), up.to(result.dtype).t(), alpha=scale)
     return result
+
+
+def _is_bare(base: Any, x: torch.Tensor) -> bool:
+    """Whether *base* of *x* is a product with its weight and nothing beside it."""
+    return (
+        type(base) is torch.nn.Linear
+        and base.weight.dtype == x.dtype
+        and not torch.is_autocast_enabled(x.device.type)
+        and not (base._forward_hooks or base._forward_pre_hooks or "forward" in vars(base))
+    )
 
 
 @contextlib.contextmanager
