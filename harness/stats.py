@@ -1,29 +1,32 @@
-"""Scores with their uncertainty, and paired differences. Pure functions over the samples table.
+"""Scores with their uncertainty, and paired differences. Pure functions over tables of samples.
 
 A task's value is Σ score / Σ weight: the mean for accuracies (weight 1), bits per byte for
-log-likelihoods (score in bits, weight in bytes). Both get the linearised standard error of a
-ratio, sd(score − value·weight) / (mean(weight)·√n), which for weight 1 is the usual standard error
-of a mean. Rows of one ``cluster`` (the same question under several option orders) are no
-independent evidence: their residuals are summed before they are squared. Differences are paired:
-the same questions, answered by both models. Both after Miller 2024, "Adding Error Bars to Evals"
-(arXiv:2411.00640).
+log-likelihoods (score in bits, weight in bytes). Its standard error is that of a ratio,
+sd(score − value·weight) / (mean(weight)·√n), which for weight 1 is the usual one of a mean. Rows of
+one ``cluster`` (the same question under several option orders) are no independent evidence: their
+residuals are summed before they are squared. Differences are paired: the same questions, answered
+by both sides. All after Miller 2024, "Adding Error Bars to Evals" (arXiv:2411.00640); formulas,
+sources and simulated coverage are in docs/reference/statistics.md.
+
+A table of *pairs* has one row for each question and order that both sides answered, with the
+columns ``score_a``, ``score_b``, ``weight``, ``cluster`` and ``metric``; harness/join.py makes it.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numpy as np
-import numpy.typing as npt
 import pandas as pd
 from scipy import stats
 
 from ..errors import InputError
+from .intervals import t_quantile, wilson
+from .pairs import ACCURACY, Pairs, Ratio, clusters, numbers, weights
+from .resampling import sign_flip
 
 CONFIDENCE = 0.95
-
-Array = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -57,37 +60,89 @@ class OrderEffect:
 
 
 @dataclass(frozen=True)
-class Comparison:
-    """tuned − base on the questions both answered; 95 % interval; see :func:`compare`."""
+class Paired:
+    """Two sides on the questions both answered; see :func:`compare`.
+
+    Attributes:
+        n: Questions (clusters).
+        a: Value of the first side; an accuracy is a share of 1.
+        b: Value of the second side.
+        difference: b − a.
+        stderr: Its standard error, clustered.
+        low: Lower end of the two-sided interval of the difference.
+        high: Upper end.
+        p: Two-sided p value of "no difference".
+        test: Which test gave it.
+        discordant: (only a right, only b right); None unless scores are 0/1, one to a question.
+    """
 
     n: int
+    a: float
+    b: float
     difference: float
     stderr: float
     low: float
     high: float
     p: float
     test: str
-    only_base_right: int | None
-    only_tuned_right: int | None
+    discordant: tuple[int, int] | None
+
+
+@dataclass(frozen=True)
+class OneSided:
+    """One-sided bounds of b − a, each at the confidence asked for; see :func:`one_sided`.
+
+    Attributes:
+        low: b − a lies above this.
+        high: b − a lies below this.
+        p_worse_than_margin: Small: b is worse than a by more than the margin.
+        p_not_worse: Small: b is not worse than a by the margin or more.
+    """
+
+    low: float
+    high: float
+    p_worse_than_margin: float
+    p_not_worse: float
+
+
+@dataclass(frozen=True)
+class Spread:
+    """How a question's difference varies.
+
+    Attributes:
+        n: Questions (clusters).
+        sd: Standard deviation of the difference over them.
+        differing: Share of questions on which the sides differ; None unless scores are 0/1, one to
+            a question.
+    """
+
+    n: int
+    sd: float
+    differing: float | None
 
 
 def summarise(samples: pd.DataFrame) -> Score:
     """The score of the samples of one model on one task.
 
-    The interval is Wilson's for accuracies (Wilson 1927), which stays inside 0 to 1 and does not
-    collapse at its ends, and value ± t·stderr otherwise.
+    The interval of an accuracy is Wilson's (1927), which stays inside 0 to 1 and does not collapse
+    at its ends; over clusters with the number of independent questions that would have the same
+    standard error (Korn and Graubard 1998). Other metrics get value ± t·stderr.
+
+    Raises:
+        InputError: A score or weight is no number.
     """
-    score, weight = _columns(samples)
-    value, stderr, n = _ratio(score, weight, samples["cluster"])
+    found = Ratio.of(numbers(samples, "score"), weights(samples), clusters(samples))
+    value, stderr, n = found.value, found.stderr, found.n
     if n == 0:
         low = high = math.nan
-    elif samples["metric"].iloc[0] == "acc" and n == len(samples):
-        interval = stats.binomtest(round(float(score.sum())), n).proportion_ci(
-            CONFIDENCE, method="wilson"
-        )
-        low, high = float(interval.low), float(interval.high)
+    elif samples["metric"].iloc[0] == ACCURACY:
+        z = float(stats.norm.isf((1 - CONFIDENCE) / 2))
+        low, high = wilson(value, _effective(value, stderr, n, len(samples), z), z)
+    elif n == 1:
+        low = high = math.nan
     else:
-        low, high = _t_interval(value, stderr, n)
+        reach = t_quantile(n, (1 - CONFIDENCE) / 2) * stderr
+        low, high = value - reach, value + reach
     shares = samples[["unparsed", "truncated"]].mean()
     return Score(value, stderr, low, high, n, float(shares["unparsed"]), float(shares["truncated"]))
 
@@ -106,74 +161,137 @@ def order_effect(samples: pd.DataFrame) -> OrderEffect | None:
     )
 
 
-def compare(base: pd.DataFrame, tuned: pd.DataFrame) -> Comparison:
-    """The paired comparison of two models' samples on one task, joined on ``doc_hash``.
+def compare(pairs: pd.DataFrame, confidence: float = CONFIDENCE) -> Paired:
+    """The paired comparison of two sides on one task (or on several: :func:`pool`).
 
-    The interval is from the t distribution with n − 1 degrees of freedom; it has no width of its
-    own (NaN) below n = 2. p is McNemar's exact test for accuracies of independent questions (1 when
-    no pair disagrees), and the paired t-test, clustered where there are clusters, otherwise.
+    0/1 scores with one row a question: Tango's score interval and McNemar's exact test. Anything
+    else: difference ± t·stderr, clustered, and a sign-flip test over clusters. Where all
+    differences are equal, or there is one question only, the interval says what so few questions
+    can have missed (intervals.unseen).
+
+    Args:
+        pairs: See the module.
+        confidence: Of the two-sided interval.
+
+    Returns:
+        The comparison; every number NaN where there is no question, the interval NaN where there
+        is one and the metric has no bounds.
 
     Raises:
-        InputError: The two have different right answers for a question.
+        InputError: A score or weight is no number, or the rows are of several metrics.
     """
-    pairs = _join(base, tuned)
-    a, weight = _columns(pairs.rename(columns={"score_base": "score", "weight_base": "weight"}))
-    b = pairs["score_tuned"].to_numpy(np.float64)
-    difference, stderr, n = _ratio(b - a, weight, pairs["cluster_base"])
-    low, high = _t_interval(difference, stderr, n)
-    if n and n == len(pairs) and pairs["metric_base"].iloc[0] == "acc":
-        only_base, only_tuned = int(((a == 1) & (b == 0)).sum()), int(((a == 0) & (b == 1)).sum())
-        discordant = only_base + only_tuned
-        p = float(stats.binomtest(only_base, discordant).pvalue) if discordant else 1.0
-        return Comparison(
-            n, difference, stderr, low, high, p, "exact McNemar", only_base, only_tuned
-        )
-    if n < 2:
-        p = math.nan
-    elif stderr == 0:
-        p = 1.0 if difference == 0 else 0.0
+    table = Pairs.read(pairs)
+    tail = (1 - confidence) / 2
+    low, high = table.bounds(tail)
+    if table.discordant:
+        only_a, only_b = table.discordant
+        moved = only_a + only_b
+        p, test = float(stats.binomtest(only_a, moved).pvalue) if moved else 1.0, "exact McNemar"
+    elif table.n == 0:
+        p, test = math.nan, "sign flip"
     else:
-        p = float(2 * stats.t.sf(abs(difference) / stderr, n - 1))
-    return Comparison(n, difference, stderr, low, high, p, "paired t", None, None)
+        found = sign_flip(table.sums)
+        p, test = found.p, "exact sign flip" if found.exact else "sign flip"
+    return Paired(
+        table.n, table.a, table.b, table.difference, table.stderr, low, high, p, test,
+        table.discordant,
+    )  # fmt: skip
 
 
-def _join(base: pd.DataFrame, tuned: pd.DataFrame) -> pd.DataFrame:
-    """The two tables side by side, by question; its second copy joins the second copy.
+def one_sided(
+    pairs: pd.DataFrame,
+    margin: float,
+    confidence: float = CONFIDENCE,
+    higher_is_better: bool = True,
+) -> OneSided:
+    """Bounds and p values for the question whether b is worse than a by more than *margin*.
 
-    A question that stands in the data twice is one cluster, so that it counts as one.
+    The bounds and the p values agree: b is shown to be worse than the margin at *confidence*
+    exactly where ``high < −margin``, and shown not to be exactly where ``low > −margin`` (for a
+    metric of which less is better, where ``low > margin`` and ``high < margin``). For 0/1 scores
+    they are Tango's with a continuity correction of one question, which keeps the rate of false
+    alarms below its level; otherwise those of t.
+
+    Args:
+        pairs: See the module.
+        margin: How much worse b may be, in units of the score (0.01 is one point), at least 0.
+        confidence: Of each bound by itself.
+        higher_is_better: False for a metric such as bits per byte.
+
+    Raises:
+        InputError: As for :func:`compare`.
     """
-    columns = ["doc_hash", "target_hash", "metric", "score", "weight", "cluster", "copy"]
-    left, right = (
-        table.assign(copy=table.groupby("doc_hash").cumcount())[columns] for table in (base, tuned)
-    )
-    pairs = left.merge(right, on=["doc_hash", "copy"], suffixes=("_base", "_tuned"))
-    unlike = int((pairs["target_hash_base"] != pairs["target_hash_tuned"]).sum())
-    if unlike:
+    table = Pairs.read(pairs)
+    low, high = table.bounds(1 - confidence, correction=1.0)
+    if higher_is_better:
+        above, below = table.tails(-margin)
+        return OneSided(low, high, p_worse_than_margin=below, p_not_worse=above)
+    above, below = table.tails(margin)
+    return OneSided(low, high, p_worse_than_margin=above, p_not_worse=below)
+
+
+def pool(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
+    """The pairs of several tasks of one metric as one table, in which every question counts once.
+
+    An accuracy's rows are weighted so that a task counts by its questions, however many option
+    orders it was asked under: the pooled value is Σ n·value / Σ n over tasks. Bits per byte stay
+    Σ bits / Σ bytes.
+
+    Raises:
+        InputError: The tables are of several metrics.
+    """
+    found = []
+    for number, table in enumerate(tables):
+        names = table["cluster"].astype(str)
+        share = names.nunique() / max(len(table), 1)
+        found.append(table.assign(cluster=f"{number}/" + names))
+        if share < 1 and (table["metric"] == ACCURACY).all():
+            columns = ["score_a", "score_b", "weight"]
+            found[-1][columns] = table[columns] * share
+    whole = pd.concat(found, ignore_index=True)
+    if whole["metric"].nunique() > 1:
         raise InputError(
-            f"task {base['task'].iloc[0]}: {unlike} questions have different right answers in the "
-            "two sets of samples; score both models on the same data"
+            f"tasks of different metrics ({', '.join(sorted(whole['metric'].unique()))}) have no "
+            "common difference; pool tasks of one metric"
         )
-    return pairs
+    return whole
 
 
-def _columns(samples: pd.DataFrame) -> tuple[Array, Array]:
-    return samples["score"].to_numpy(np.float64), samples["weight"].to_numpy(np.float64)
+def holm(ps: Sequence[float]) -> list[float]:
+    """Holm's (1979) adjusted p values, in the order given; NaN stays NaN and counts as no test."""
+    adjusted = [math.nan] * len(ps)
+    order = sorted((p, place) for place, p in enumerate(ps) if not math.isnan(p))
+    largest = 0.0
+    for rank, (p, place) in enumerate(order):
+        largest = max(largest, min(1.0, (len(order) - rank) * p))
+        adjusted[place] = largest
+    return adjusted
 
 
-def _ratio(score: Array, weight: Array, cluster: pd.Series[str]) -> tuple[float, float, int]:
-    """Σ score / Σ weight, its standard error, and the number of clusters; NaN where undefined."""
-    if len(score) == 0:
-        return math.nan, math.nan, 0
-    value = float(score.sum() / weight.sum())
-    residual = pd.Series(score - value * weight).groupby(cluster.to_numpy()).sum()
-    n = len(residual)
-    if n == 1:
-        return value, math.nan, 1
-    return value, float(residual.std(ddof=1) * math.sqrt(n) / weight.sum()), n
+def spread(pairs: pd.DataFrame) -> Spread:
+    """How a question's difference varies; the power of a comparison follows from it.
+
+    Accuracies that are equal on every question count as 0/1 scores that never differ; of other
+    differences that are all equal nothing is known, and their sd is NaN.
+    """
+    table = Pairs.read(pairs)
+    if table.discordant:
+        return Spread(table.n, _sd(table), sum(table.discordant) / table.n)
+    if table.n and table.flat:
+        same = table.bounded and abs(table.difference) < 1e-12
+        return Spread(table.n, math.nan, 0.0 if same else None)
+    return Spread(table.n, _sd(table), None)
 
 
-def _t_interval(value: float, stderr: float, n: int) -> tuple[float, float]:
-    if n < 2:
-        return math.nan, math.nan
-    reach = float(stats.t.ppf((1 + CONFIDENCE) / 2, n - 1)) * stderr
-    return value - reach, value + reach
+def _sd(table: Pairs) -> float:
+    return table.stderr * math.sqrt(table.n)
+
+
+def _effective(value: float, stderr: float, n: int, rows: int, z: float) -> float:
+    """How many independent questions would give an accuracy this standard error."""
+    if n == rows or n == 1 or not 0 < value < 1:
+        return n
+    if stderr == 0:
+        return rows
+    trials = value * (1 - value) / stderr**2 * (z / t_quantile(n, (1 - CONFIDENCE) / 2)) ** 2
+    return min(rows, trials)
