@@ -1,0 +1,1 @@
+"""The gate: rules, the evidence for and against them, and the verdicts."""
