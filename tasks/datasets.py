@@ -1,11 +1,13 @@
 """The documents of each task, in one shape, as lm-eval's ``custom_dataset`` functions.
 
-A multiple-choice document has ``question``, ``options`` (list), ``gold`` (index) and ``target``
-(the right option's text); an open one has ``question`` and ``target``. Where a question is asked
-under several orders of its options, each order is a document of its own, and ``order`` (how far
-the options were shifted) and ``cluster`` (which question it is) are added.
+A multiple-choice document has ``question``, ``options`` (list), ``gold`` (index of the right one;
+``golds`` where several are), ``target`` (the right option's text) and ``subject``; an open one has
+``question`` and ``target``. Where a question is asked under several orders of its options, each
+order is a document of its own, and ``order`` (how far the options were shifted) and ``cluster``
+(which question it is) are added.
 
-Each function takes what lm-eval calls metadata: ``orders`` and ``questions`` (the first so many).
+Each function takes what lm-eval calls metadata: ``orders``, ``questions`` (the first so many) and
+``shots`` (how many few-shot examples will be shown: the split of that name holds so many).
 """
 
 from __future__ import annotations
@@ -14,21 +16,33 @@ from collections.abc import Iterable
 from typing import Any, Literal
 
 from ..errors import InputError
+from . import integrity, sources
 from .clinic import choice_docs, o1_docs
-from .prompts import LETTERS
-from .sources import Row, rows
-from .splits import is_held_out
+from .forms import FORMS
+from .local import LETTERS
+from .own import QuestionFile
+from .sources import Row
+from .splits import is_held_out, normalise
 
 Orders = int | Literal["all"]
 """Under how many cyclic shifts of its options a question is asked."""
 
 Docs = dict[str, Any]
-"""A test split: ``{"test": datasets.Dataset}``."""
+"""Splits: ``{"test": datasets.Dataset, "shots": list}``."""
 
 
 def clinic_choice(**asking: Any) -> Docs:
     """Four options; all belong to the disease that is asked about."""
-    return _choices(choice_docs("test"), **asking)
+    found = [
+        {
+            "question": row["question"],
+            "options": list(row["options"].values()),
+            "gold": LETTERS.index(row["answer_idx"]),
+            "subject": None,
+        }
+        for row in choice_docs("test")
+    ]
+    return _choices(found, **asking)
 
 
 def clinic_open(**asking: Any) -> Docs:
@@ -43,42 +57,138 @@ def clinic_response(**asking: Any) -> Docs:
     return _test(docs, **asking)
 
 
-def medqa(**asking: Any) -> Docs:
-    """MedQA (USMLE), four options: https://github.com/jind11/MedQA."""
-    return _choices(rows("medqa_us_4options"), **asking)
+def choices(data: str, context: bool = True, **asking: Any) -> Docs:
+    """The questions of data source *data*; without the text that precedes them unless *context*."""
+    found = questions(data)
+    shown = _shots(data, found, asking.get("shots") or 0)
+    if not context:
+        found, shown = (
+            [{key: row[key] for key in row if key != "context"} for row in part]
+            for part in (found, shown)
+        )
+    return _choices(found, **asking) | {"shots": [_document(row) for row in shown]}
 
 
-def medical_o1_response(**asking: Any) -> Docs:
-    """The held-out tenth of medical-o1 (en): the reference response to each question."""
-    docs = []
-    for number, row in enumerate(rows("medical_o1_en")):
-        if not all(isinstance(row.get(key), str) for key in ("Question", "Response")):
+def own_choices(mapping: dict[str, Any], **asking: Any) -> Docs:
+    """The questions of a file of your own, described by *mapping* (own.QuestionFile)."""
+    file = QuestionFile.model_validate(mapping)
+    found = file.questions()
+    count = asking.get("shots") or 0
+    shown = []
+    if count:
+        if file.shots is None:
             raise InputError(
-                f"medical_o1_en, row {number}: expected text in Question and Response; "
+                f"{file.file}: no few-shot examples; name another file as shots, or ask 0-shot"
+            )
+        shown = _apart(file.questions(file.shots), found)[:count]
+    return _choices(found, **asking) | {"shots": [_document(row) for row in shown]}
+
+
+def held_out(data: str, target: str, question: str = "Question", **asking: Any) -> Docs:
+    """The held-out tenth of an open data set: the text in column *target* for each *question*."""
+    found = sources.table(data)
+    docs = []
+    for number, row in enumerate(found.rows):
+        if not all(isinstance(row.get(key), str) for key in (question, target)):
+            raise InputError(
+                f"{found.where}, row {number}: expected text in {question} and {target}; "
                 f"its columns are: {', '.join(row)}"
             )
-        if is_held_out(row["Question"]):
-            docs.append({"question": row["Question"], "target": row["Response"]})
+        if is_held_out(row[question]):
+            docs.append({"question": row[question], "target": row[target]})
     return _test(docs, **asking)
+
+
+def questions(data: str) -> list[Row]:
+    """The questions of data source *data*, in file order, checked (forms.py, integrity.py).
+
+    Raises:
+        InputError: A row that is no sound question, with file and row.
+    """
+    return _checked(data)[0]
+
+
+def provenance(data: str) -> dict[str, Any]:
+    """Exactly which data a task asks: ``sources.provenance``, and ``faults``: known ones, counted.
+
+    Raises:
+        InputError: As for ``questions``.
+    """
+    asked = data in sources.SOURCES and sources.SOURCES[data].form is not None
+    return sources.provenance(data) | {"faults": _checked(data)[1] if asked else {}}
+
+
+def _checked(data: str) -> tuple[list[Row], dict[str, int]]:
+    found = sources.table(data)
+    made = _formed(data, found)
+    return made, integrity.check(made, found.where, expected(sources.SOURCES[data]))
+
+
+def expected(source: sources.Source) -> integrity.Expected:
+    """What integrity.py may rely on in the rows of *source*."""
+    indexed = source.form in ("medmcqa", "mmlu")
+    return integrity.Expected(source.options, indexed, source.faults)
+
+
+def _formed(data: str, found: sources.Table) -> list[Row]:
+    form = sources.SOURCES[data].form
+    if form is None:
+        raise InputError(f"data source {data!r}: holds no multiple-choice questions")
+    made = []
+    for number, row in enumerate(found.rows):
+        try:
+            made.append(FORMS[form](row))
+        except ValueError as error:
+            raise InputError(f"{found.where}, row {number}: {error}") from None
+    return made
+
+
+def _shots(data: str, test: list[Row], count: int) -> list[Row]:
+    """The first *count* sound questions of the split for examples that are no test questions."""
+    if not count:
+        return []
+    found = sources.shots(data, count)
+    shown = _apart(_formed(data, found), test)[:count]
+    if len(shown) < count:
+        raise InputError(f"{found.where}: expected {count} few-shot examples, found {len(shown)}")
+    integrity.check(shown, found.where, integrity.Expected(sources.SOURCES[data].options))
+    return shown
+
+
+def _apart(examples: list[Row], test: list[Row]) -> list[Row]:
+    asked = {normalise(row["question"]) for row in test}
+    return [row for row in examples if normalise(str(row["question"])) not in asked]
+
+
+def _document(row: Row) -> Row:
+    golds = row.get("golds", [row["gold"]])
+    target = "; ".join(row["options"][gold] for gold in golds)
+    return {key: value for key, value in row.items() if key != "answer"} | {"target": target}
 
 
 def _choices(found: list[Row], orders: Orders = 1, questions: int | None = None, **_: Any) -> Docs:
     """Each question under its first *orders* cyclic shifts, one after another; all when ``all``."""
-    docs = [_choice(row, number) for number, row in enumerate(found[:questions])]
+    docs = [_document(row) for row in found[:questions]]
     if orders == 1:
         return _test(docs)
     return _test(
-        doc
-        | {
-            "options": doc["options"][shift:] + doc["options"][:shift],
-            "gold": (doc["gold"] - shift) % len(doc["options"]),
-            "order": shift,
-            "cluster": number,
-        }
+        _shifted(doc, shift) | {"order": shift, "cluster": number}
         for number, doc in enumerate(docs)
         for shift in range(len(doc["options"]))
         if orders == "all" or shift < orders
     )
+
+
+def _shifted(doc: Row, shift: int) -> Row:
+    count = len(doc["options"])
+    moved = doc | {
+        "options": doc["options"][shift:] + doc["options"][:shift],
+        "gold": (doc["gold"] - shift) % count,
+    }
+    if "golds" in doc:
+        moved["golds"] = sorted((gold - shift) % count for gold in doc["golds"])
+        moved["gold"] = moved["golds"][0]
+    return moved
 
 
 def _test(docs: Iterable[Row], questions: int | None = None, **_: Any) -> Docs:
@@ -88,36 +198,4 @@ def _test(docs: Iterable[Row], questions: int | None = None, **_: Any) -> Docs:
     found = list(docs)[:questions]
     if not found:
         raise InputError("the task has no question: its data is empty")
-    return {"test": datasets.Dataset.from_list(found)}
-
-
-def _choice(row: Row, number: int) -> Row:
-    """A row with MedQA's columns, checked.
-
-    Raises:
-        InputError: The row has no question, no options A, B, … that differ, or no right one.
-    """
-    question, options, letter = (row.get(key) for key in ("question", "options", "answer_idx"))
-    if isinstance(options, dict):
-        options = {key: text for key, text in options.items() if text is not None}
-    if (
-        not (isinstance(question, str) and question.strip())
-        or not isinstance(options, dict)
-        or list(options) != list(LETTERS[: len(options)])
-        or not all(isinstance(text, str) for text in options.values())
-        or len(set(options.values())) < len(options)
-        or letter not in options
-        or options[letter] != row.get("answer")
-    ):
-        raise InputError(
-            f"multiple-choice row {number}: expected a question, options {{A: …, B: …}} that "
-            f"differ, an answer_idx among them and its text as answer; found question "
-            f"{str(question)[:60]!r}, options {str(options)[:80]}, answer_idx {letter!r}, "
-            f"answer {str(row.get('answer'))[:60]!r}"
-        )
-    return {
-        "question": question,
-        "options": list(options.values()),
-        "gold": LETTERS.index(str(letter)),
-        "target": row["answer"],
-    }
+    return {"test": datasets.Dataset.from_list(found), "shots": []}

@@ -2,57 +2,40 @@
 
 Every data set has one name. ``rows(name)`` reads it from the Hub unless a data folder is given
 (``--data-dir DIR`` or the environment variable MEDBENCH_DATA_DIR), in which case it reads
-``DIR/<name>/``: the file called ``<split>.*`` if there is one, else the only data file there.
+``DIR/<folder>/``, for the first of the source's folders that is there: the file called
+``<split>.*`` if there is one, else the only data file. Rows come in the Hub's columns either way.
 """
 
 from __future__ import annotations
 
-import csv
-import io
-import json
 import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ..errors import InputError
+from .files import SUFFIXES as SUFFIXES
+from .files import Row as Row
+from .files import read_rows as read_rows
+from .files import sha256
+from .published import MMLU as MMLU
+from .published import SOURCES as SOURCES
+from .published import Local
+from .published import Source as Source
 
 DATA_DIR = "MEDBENCH_DATA_DIR"
-SUFFIXES = (".json", ".jsonl", ".csv", ".parquet")
 
-Row = dict[str, Any]
+
+TEST_ONLY = {name for name, source in SOURCES.items() if not source.tunable}
+"""Sources that are tests: no recipe may tune on them."""
 
 
 @dataclass(frozen=True)
-class Source:
-    """One data set: its Hub address, and under which terms its rows may be used."""
+class Table:
+    """The rows of one source, and where they were read, for messages."""
 
-    hub: str
-    config: str | None
-    split: str
-    licence: str
-    revision: str = "main"
-
-
-SOURCES = {
-    "medical_o1_en": Source(
-        hub="FreedomIntelligence/medical-o1-reasoning-SFT",
-        config="en",
-        split="train",
-        licence="Apache-2.0",
-        revision="fc2c9e8a37b38f38da6d449564a8c350b244aef4",
-    ),
-    "medqa_us_4options": Source(
-        hub="GBaker/MedQA-USMLE-4-options",
-        config=None,
-        split="test",
-        licence="MIT (jind11/MedQA)",
-        revision="0fb93dd23a7339b6dcd27e241cb9b5eca62d4d18",
-    ),
-}
-
-TEST_ONLY = {name for name, source in SOURCES.items() if source.split == "test"}
-"""Sources that are tests: no recipe may tune on them."""
+    rows: list[Row]
+    where: str
 
 
 def tunable() -> list[str]:
@@ -72,11 +55,46 @@ def rows(name: str) -> list[Row]:
     Raises:
         InputError: Unknown name, no local file where one was promised, or the Hub is out of reach.
     """
-    source = SOURCES.get(name)
-    if source is None:
-        raise InputError(f"data source {name!r}: unknown; expected one of: {', '.join(SOURCES)}")
-    local = local_file(name)
-    return read_rows(local) if local else _from_hub(name, source)
+    return table(name).rows
+
+
+def table(name: str) -> Table:
+    """All rows of the source called *name*, and where they come from.
+
+    Raises:
+        InputError: As for ``rows``.
+    """
+    source = _source(name)
+    found = _local(name)
+    if found:
+        place, path = found
+        return Table(place.read(path), str(path))
+    return Table(_from_hub(name, source, source.split), f"{source.hub} ({source.split})")
+
+
+def shots(name: str, count: int) -> Table:
+    """The rows that few-shot examples are taken from: the first of a split that is not the test.
+
+    From the Hub come as many as *count* and some to spare, from a local file all.
+
+    Raises:
+        InputError: The source has no such split, or its file is not there.
+    """
+    source = _source(name)
+    if source.shots is None:
+        raise InputError(f"data source {name!r}: has no split for few-shot examples; ask 0-shot")
+    if data_dir() is None:
+        split = f"{source.shots}[:{4 * count}]"
+        return Table(_from_hub(name, source, split), f"{source.hub} ({source.shots})")
+    place, path = _local(name) or _missing(name)
+    stem = place.shots or source.shots
+    for file in (path.parent / f"{stem}{suffix}" for suffix in SUFFIXES):
+        if file.is_file():
+            return Table((place.read_shots or place.read)(file), str(file))
+    raise InputError(
+        f"{path.parent}: no few-shot examples of {name}: expected {stem}.* beside the test file "
+        f"({', '.join(SUFFIXES)}); put it there or ask 0-shot"
+    )
 
 
 def local_file(name: str) -> Path | None:
@@ -85,78 +103,102 @@ def local_file(name: str) -> Path | None:
     Raises:
         InputError: A data folder is given, but it holds no one file for *name*.
     """
+    found = _local(name)
+    return found[1] if found else None
+
+
+def local_files(name: str) -> list[Path]:
+    """Every local file that the rows of source *name* depend on."""
+    path = local_file(name)
+    if path is None:
+        return []
+    beside = path.parent / "test_ground_truth.json"
+    return [path, beside] if path.stem == "ori_pqal" and beside.is_file() else [path]
+
+
+def provenance(name: str) -> dict[str, Any]:
+    """Exactly which data *name* is: Hub commit or file hashes, and the number of rows.
+
+    Args:
+        name: A data source, ``clinic``, or the path of a file.
+
+    Returns:
+        ``{source, hub, revision, files: {name: sha256}, rows}``; ``revision`` is the commit that
+        the pinned name stands for, None with local files. The clinic is made by the package.
+
+    Raises:
+        InputError: As for ``rows``.
+    """
+    if name == "clinic":
+        return {"source": name, "hub": None, "revision": None, "files": {}, "rows": None}
+    path = Path(name)
+    if name not in SOURCES and path.suffix in SUFFIXES:
+        count, files = len(read_rows(path)), {path.name: sha256(path)}
+        return {"source": path.name, "hub": None, "revision": None, "files": files, "rows": count}
+    source, here = _source(name), local_file(name) is not None
+    return {
+        "source": name,
+        "hub": None if here else source.hub,
+        "revision": None if here else _commit(source),
+        "files": {one.name: sha256(one) for one in local_files(name)},
+        "rows": len(rows(name)),
+    }
+
+
+def _source(name: str) -> Source:
+    if name not in SOURCES:
+        raise InputError(f"data source {name!r}: unknown; expected one of: {', '.join(SOURCES)}")
+    return SOURCES[name]
+
+
+def _local(name: str) -> tuple[Local, Path] | None:
     root = data_dir()
     if root is None:
         return None
-    folder = root / name
+    places = SOURCES[name].local or (Local(name),)
+    place = next((one for one in places if (root / one.folder).is_dir()), places[0])
+    return place, _one_file(root / place.folder, place.file or SOURCES[name].split, place.file)
+
+
+def _one_file(folder: Path, stem: str, exact: str | None) -> Path:
     found = sorted(path for path in folder.glob("*") if path.suffix in SUFFIXES)
-    named = [path for path in found if path.stem == SOURCES[name].split]
-    chosen = named or found
+    named = [path for path in found if path.stem == stem]
+    chosen = named if named or exact else found
     if len(chosen) != 1:
         seen = ", ".join(path.name for path in found) or "none"
         raise InputError(
             f"{folder}: expected one data file ({', '.join(SUFFIXES)}), or one called "
-            f"{SOURCES[name].split}.*; found: {seen}. Put the file there or leave out --data-dir"
+            f"{stem}.*; found: {seen}. Put the file there or leave out --data-dir"
         )
     return chosen[0]
 
 
-def read_rows(path: Path) -> list[Row]:
-    """Rows of a JSON (list of objects), JSONL, CSV or Parquet file.
+def _missing(name: str) -> tuple[Local, Path]:
+    raise InputError(f"data source {name!r}: no local file")
 
-    Raises:
-        InputError: The file cannot be read; the message names the file and the line or row.
-    """
-    if not path.is_file():
-        raise InputError(f"{path}: no such file")
-    if path.suffix == ".parquet":
-        import pandas as pd
 
-        try:
-            table = pd.read_parquet(path)
-        except (OSError, ValueError) as error:
-            raise InputError(f"{path}: not readable as Parquet: {error}") from None
-        return [{str(key): value for key, value in row.items()} for row in table.to_dict("records")]
+def _commit(source: Source) -> str:
+    if len(source.revision) == 40:
+        return source.revision
+    from huggingface_hub import HfApi
+    from huggingface_hub.errors import HfHubHTTPError
+
     try:
-        text = path.read_text("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise InputError(f"{path}: not UTF-8 at byte {error.start}; convert it to UTF-8") from None
-    if path.suffix == ".csv":
-        try:
-            return list(csv.DictReader(io.StringIO(text, newline=""), strict=True))
-        except csv.Error as error:
-            raise InputError(f"{path}: not valid CSV: {error}") from None
-    if path.suffix == ".jsonl":
-        numbered = enumerate(text.split("\n"), start=1)
-        return [_json(line, f"{path}, line {n}") for n, line in numbered if line.strip()]
-    found: list[Row] = _json(text, str(path), expected=list)
-    for n, row in enumerate(found):
-        if not isinstance(row, dict):
-            raise InputError(f"{path}, row {n}: expected an object, found {type(row).__name__}")
-    return found
+        return str(HfApi().dataset_info(source.hub, revision=source.revision).sha)
+    except (HfHubHTTPError, OSError):
+        return source.revision
 
 
-def _json(text: str, where: str, expected: type = dict) -> Any:
-    try:
-        value = json.loads(text)
-    except json.JSONDecodeError as error:
-        raise InputError(f"{where}: not valid JSON: {error.msg} (column {error.colno})") from None
-    if not isinstance(value, expected):
-        kind = "a list of objects" if expected is list else "an object"
-        raise InputError(f"{where}: expected {kind}, found {type(value).__name__}")
-    return value
-
-
-def _from_hub(name: str, source: Source) -> list[Row]:
+def _from_hub(name: str, source: Source, split: str) -> list[Row]:
+    if source.hub is None:
+        raise InputError(
+            f"data source {name!r}: no Hub copy is known; put its file at DIR/{name}/ and pass "
+            "--data-dir DIR"
+        )
     from datasets import load_dataset
 
     try:
-        found = load_dataset(
-            source.hub,
-            source.config,
-            split=source.split,
-            revision=source.revision,
-        )
+        found = load_dataset(source.hub, source.config, split=split, revision=source.revision)
     except Exception as error:
         raise InputError(
             f"data source {name!r}: the Hub data set {source.hub} cannot be loaded "

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from medbench.finetune.recipe import Recipe, load_recipe
-from medbench.finetune.train import tune
+from medbench.finetune.train import Job, tune
 from medbench.harness.evaluate import Asking, score
 from medbench.harness.models import ScoringPool
 from medbench.harness.progress import silent
@@ -25,13 +25,13 @@ SPECS = {
 
 def scores(recipe: Recipe, out: Path) -> dict[tuple[str, str], float]:
     """Tune by *recipe*, then score base and tuned by generated answer and by option text."""
-    tune(SPECS["base"], recipe, out, device="cpu", tick=silent)
+    tune(Job(SPECS["base"], recipe, out, out.with_name("steps"), "cpu"), silent)
     pool = ScoringPool(SPECS, {"tuned": out}, "cpu")
     found = {}
     for name in SPECS:
         for each in ("clinic_open", "clinic_text"):
-            with pool.use(name) as (model, tokenizer):
-                samples = score(name, model, tokenizer, task(each), Asking())
+            with pool.use(name) as lm:
+                samples = score(name, lm, task(each), Asking())
             found[name, each] = float(samples["score"].mean())
             if each == "clinic_open":
                 found[name, "unparsed"] = float(samples["unparsed"].mean())

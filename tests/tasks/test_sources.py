@@ -1,3 +1,4 @@
+import hashlib
 import json
 from pathlib import Path
 
@@ -6,7 +7,7 @@ import pytest
 
 from medbench.errors import InputError
 from medbench.tasks import sources
-from medbench.tasks.datasets import medical_o1_response, medqa
+from medbench.tasks.datasets import choices, held_out
 from medbench.tasks.sources import local_file, read_rows, rows
 from medbench.tasks.splits import is_held_out, normalise
 
@@ -83,7 +84,7 @@ def test_the_split_is_fixed_for_good() -> None:
 
 def test_real_medqa(real_data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(sources.DATA_DIR, str(real_data))
-    docs = medqa()["test"]
+    docs = choices("medqa_us_4options")["test"]
     assert len(docs) == 1273
     assert all(doc["options"][doc["gold"]] == doc["target"] for doc in docs)
     assert {len(doc["options"]) for doc in docs} == {4}
@@ -96,10 +97,10 @@ def test_real_medical_o1_rows_stay_on_their_side(
     from medbench.finetune.recipe import load_recipe
 
     monkeypatch.setenv(sources.DATA_DIR, str(real_data))
-    held = medical_o1_response()["test"]
+    held = held_out("medical_o1_en", "Response")["test"]
     tuned = examples(load_recipe("medical-o1-qlora"), seed=0)
     assert len(held) + len(tuned) == 198
-    prompts = " ".join(example["prompt"] for example in tuned)
+    prompts = " ".join(example.prompt for example in tuned)
     assert not [doc for doc in held if doc["question"] in prompts]
 
 
@@ -109,32 +110,64 @@ def test_a_csv_row_ends_where_csv_ends_it(tmp_path: Path) -> None:
     assert read_rows(path) == [{"Question": "what\u2028is, or\nwas", "Response": "x\u0085y"}]
 
 
-GOOD = {"question": "q", "options": {"A": "x", "B": "y"}, "answer_idx": "B", "answer": "y"}
+def test_local_files_stand_in_folder_by_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """MedMCQA as released counts answers from 1, on the Hub from 0: the folder says which."""
+    monkeypatch.setenv(sources.DATA_DIR, str(tmp_path))
+    row = {"question": "q", "opa": "a", "opb": "b", "opc": "c", "opd": "d", "subject_name": "s"}
+    for folder, cop in (("medmcqa_dev", 1), ("medmcqa", 0)):  # the Hub's columns go first
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "validation.jsonl").write_text(json.dumps(row | {"cop": cop}))
+        assert rows("medmcqa")[0]["cop"] == 0
+        assert local_file("medmcqa") == tmp_path / folder / "validation.jsonl"
+    (tmp_path / "medmcqa_dev" / "validation.jsonl").write_text(json.dumps(row | {"cop": 0}))
+    (tmp_path / "medmcqa" / "validation.jsonl").unlink()
+    (tmp_path / "medmcqa").rmdir()
+    with pytest.raises(InputError, match=r"validation.jsonl, row 0: cop: .*count from 1"):
+        rows("medmcqa")
 
 
-@pytest.mark.parametrize(
-    "change",
-    [
-        {"question": None},
-        {"question": " "},
-        {"options": ["x", "y"]},
-        {"options": {"A": "x", "B": "x"}},
-        {"options": {"A": 1, "B": 2}},
-        {"options": {"B": "y", "A": "x"}},
-        {"options": None},
-        {"answer_idx": "C"},
-        {"answer": None},
-    ],
-)
-def test_odd_rows_are_named(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: dict[str, object]
+def test_medqa_as_csv(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(sources.DATA_DIR, str(tmp_path))
+    (tmp_path / "medqa_us_4options").mkdir()
+    file = tmp_path / "medqa_us_4options" / "test.csv"
+    file.write_text("question,A,B,C,D,answer_idx,answer\nq?,w,x,y,z,B,x\n")
+    wide = choices("medqa_us_4options")["test"][0]
+    nested = '"{""A"": ""w"", ""B"": ""x"", ""C"": ""y"", ""D"": ""z""}"'
+    file.write_text(f"question,options,answer_idx,answer\nq?,{nested},B,x\n")
+    assert choices("medqa_us_4options")["test"][0] == wide
+    assert wide["options"] == ["w", "x", "y", "z"]
+    assert wide["gold"] == 1
+
+
+def test_chat_rows_of_medical_o1_get_its_columns(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv(sources.DATA_DIR, str(tmp_path))
-    folder = tmp_path / "medqa_us_4options"
-    folder.mkdir()
-    (folder / "test.json").write_text(json.dumps([GOOD, GOOD | change]))
-    with pytest.raises(InputError, match="multiple-choice row 1: expected a question"):
-        medqa()
-    (folder / "test.json").write_text("[]")
-    with pytest.raises(InputError, match="no question"):
-        medqa()
+    (tmp_path / "medical_o1_zh").mkdir()
+    file = tmp_path / "medical_o1_zh" / "train.jsonl"
+    chat = {"input": "问", "output": "<think>想</think>\n答", "meta": {"source": "made by hand"}}
+    kept = chat | {"meta": {"source": "medical-o1-reasoning"}}
+    file.write_text("\n".join(json.dumps(row) for row in (chat, kept)))
+    assert rows("medical_o1_zh") == [{"Question": "问", "Complex_CoT": "想", "Response": "答"}]
+    file.write_text(json.dumps(kept | {"output": "<think>想"}))
+    with pytest.raises(InputError, match=r"row 0: output: expected <think>"):
+        rows("medical_o1_zh")
+
+
+def test_provenance_names_the_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(sources.DATA_DIR, str(tmp_path))
+    (tmp_path / "medical_o1_en").mkdir()
+    (tmp_path / "medical_o1_en" / "a.json").write_text("[{}]")
+    digest = hashlib.sha256(b"[{}]").hexdigest()
+    expected = {"hub": None, "revision": None, "files": {"a.json": digest}, "rows": 1}
+    assert sources.provenance("medical_o1_en") == {"source": "medical_o1_en"} | expected
+    own = tmp_path / "medical_o1_en" / "a.json"
+    assert sources.provenance(str(own)) == {"source": "a.json"} | expected
+
+
+def test_a_source_without_a_hub_copy_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv(sources.DATA_DIR, raising=False)
+    with pytest.raises(InputError, match="no Hub copy is known"):
+        rows("medqa_zh_4options")
