@@ -83,8 +83,10 @@ def remark(stage: str, detail: dict[str, Any]) -> str:
     if kind == "tune":
         return (
             f"loss {detail['loss_first']:.2f} → {detail['loss_last']:.2f}, "
-            f"{detail['rows']} rows, {detail['steps']} steps"
+            f"{detail['rows']} rows, {detail['steps']} steps{_beside(detail)}"
         )
+    if kind == "overlap":
+        return f"{detail['pairs']} pairs to read in {detail['checks']} checks"
     if kind == "score":
         return f"{detail['value']:.3f} over {detail['n']}"
     if kind == "export":
@@ -96,3 +98,12 @@ def remark(stage: str, detail: dict[str, Any]) -> str:
     if kind == "latency":
         return f"{detail['requests']} requests"
     return ""
+
+
+def _beside(detail: dict[str, Any]) -> str:
+    """What went unlike it should while tuning."""
+    said = [f"on from {detail['resumed_from']}"] if detail.get("resumed_from") else []
+    said += [f"{name} was damaged" for name in detail.get("damaged_checkpoints", [])]
+    said += [f"{detail['too_long']} rows too long"] if detail.get("too_long") else []
+    said += [f"alarm: {alarm['kind']}" for alarm in detail.get("alarms", [])]
+    return "".join(f", {one}" for one in said)

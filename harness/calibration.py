@@ -60,9 +60,13 @@ def probabilities(scores: list[float] | Array) -> Array:
 
 
 def calibration(samples: pd.DataFrame) -> Calibration | None:
-    """Calibration of the samples of one model on one task; None where no options were scored."""
+    """Calibration of the samples of one model on one task; None where no options were scored.
+
+    None too where questions have several right options: their probabilities are not defined.
+    """
     scored = samples[samples["option_scores"].map(len) > 0]
-    if scored.empty:
+    targets = zip(scored["target"], scored["options"], strict=True)
+    if scored.empty or not all(target in list(options) for target, options in targets):
         return None
     chances = [probabilities(scores) for scores in scored["option_scores"]]
     gold = [

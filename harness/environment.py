@@ -13,7 +13,7 @@ from typing import Any
 PACKAGES = [
     "medbench", "torch", "transformers", "trl", "peft", "bitsandbytes", "datasets", "lm-eval",
     "onnx", "onnxruntime-gpu", "onnxruntime", "onnxruntime-genai-cuda", "onnxruntime-genai",
-    "unsloth", "huggingface_hub", "accelerate",
+    "unsloth", "vllm", "huggingface_hub", "accelerate",
 ]  # fmt: skip
 
 

@@ -6,29 +6,28 @@ medbench's own columns (docs/reference/run-folder.md).
 
 from __future__ import annotations
 
-import contextlib
 import math
-from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import pandas as pd
 from lm_eval import simple_evaluate
-from lm_eval.models import huggingface
 from lm_eval.tasks import TaskManager
 
 from ..errors import StageError
-from ..tasks.answers import read
-from ..tasks.catalog import SPECS, Task
+from ..tasks import templates
+from ..tasks.answers import opens_reasoning, read
+from ..tasks.catalog import Task, include_paths
 from ..tasks.datasets import Orders
 from .calibration import probabilities
-from .progress import Tick, silent
-from .scorer import PackedLM
+from .endpoint import Reply
+from .progress import Tick, bars_of, silent
 
 COLUMNS = [
     "model", "task", "doc_id", "cluster", "order", "doc_hash", "prompt_hash", "target_hash",
-    "protocol", "metric", "score", "weight", "prompt", "question", "options", "target",
+    "protocol", "metric", "score", "weight", "prompt", "subject", "question", "options", "target",
     "prediction", "option_scores", "confidence", "output", "output_tokens", "truncated", "unparsed",
+    "problem",
 ]  # fmt: skip
 
 
@@ -40,16 +39,16 @@ class Asking:
         limit: The first so many questions; all when None.
         orders: Under how many cyclic shifts of its options a question is asked, or ``all``; for
             tasks that show the options to the model, others are asked once.
-        batch_size: Prompts per forward pass while generating.
+        prompt: What stands around the task's own words.
     """
 
     limit: int | None = None
     orders: Orders = 1
-    batch_size: int = 16
+    prompt: templates.Prompt = field(default_factory=templates.Prompt)
 
 
 def score(
-    name: str, model: Any, tokenizer: Any, task: Task, asking: Asking, tick: Tick = silent
+    name: str, lm: Any, task: Task, asking: Asking = Asking(), tick: Tick = silent
 ) -> pd.DataFrame:
     """The samples of model *name* on *task*, one row per question and order, in the task's order.
 
@@ -58,8 +57,7 @@ def score(
 
     Args:
         name: The model's name in the suite, for the table.
-        model: A transformers (or peft) causal language model.
-        tokenizer: Its tokenizer.
+        lm: The model, as lm-eval asks it (``models.ScoringPool``, or any ``lm_eval.api.model.LM``).
         task: What is asked.
         asking: How it is put.
         tick: Hears of each request that is done.
@@ -67,33 +65,43 @@ def score(
     Raises:
         StageError: lm-eval returned no sample.
     """
-    lm = PackedLM(pretrained=model, tokenizer=tokenizer, batch_size=asking.batch_size, tick=tick)
-    manager = TaskManager(
-        include_path=str(SPECS),
-        include_defaults=False,
-        metadata={
-            "orders": asking.orders if task.shows_options else 1,
-            "questions": asking.limit,
-        },
-    )
-    with _progress(tick):
+    prompt = asking.prompt
+    with include_paths(task) as folders, templates.applied(lm, task, prompt), bars_of(lm, tick):
+        manager = TaskManager(
+            include_path=folders,
+            include_defaults=False,
+            metadata={
+                "orders": asking.orders if task.shows_options else 1,
+                "questions": asking.limit,
+                "shots": prompt.shots if task.takes_shots else 0,
+            },
+        )
+        loaded = manager.load([task.name])["tasks"][task.name]
+        if prompt.chat_template and task.assistant:
+            loaded.set_config("doc_to_text", "{{question}}")
+        if prompt.max_tokens and task.generates:
+            limit = {"max_gen_toks": prompt.max_tokens}
+            loaded.set_config("generation_kwargs", limit, update=True)
         found = simple_evaluate(
             model=lm,
-            tasks=[task.name],
+            tasks=[loaded],
             task_manager=manager,
+            num_fewshot=prompt.shots if task.takes_shots else None,
             bootstrap_iters=0,
             log_samples=True,
+            system_instruction=prompt.system,
+            apply_chat_template=prompt.chat_template,
         )
     if found is None:
         return pd.DataFrame(columns=COLUMNS)
     samples = found["samples"][task.name]
     if not samples:
         raise StageError(f"task {task.name}: lm-eval returned no sample; is its data empty?")
-    rows = [_row(name, task, sample, tokenizer) for sample in samples]
+    rows = [_row(name, task, sample, lm) for sample in samples]
     return pd.DataFrame(rows, columns=COLUMNS).sort_values("doc_id", ignore_index=True)
 
 
-def _row(model: str, task: Task, sample: dict[str, Any], tokenizer: Any) -> dict[str, Any]:
+def _row(model: str, task: Task, sample: dict[str, Any], lm: Any) -> dict[str, Any]:
     doc = sample["doc"]
     row = {
         "model": model,
@@ -104,7 +112,8 @@ def _row(model: str, task: Task, sample: dict[str, Any], tokenizer: Any) -> dict
         "protocol": task.protocol,
         "metric": task.metric,
         "weight": 1.0,
-        "prompt": sample["arguments"][0][0],
+        "prompt": _text(sample["arguments"][0][0]),
+        "subject": doc.get("subject"),
         "question": doc["question"],
         "options": list(doc.get("options", [])),
         "target": doc["target"],
@@ -115,12 +124,13 @@ def _row(model: str, task: Task, sample: dict[str, Any], tokenizer: Any) -> dict
         "output_tokens": None,
         "truncated": False,
         "unparsed": False,
+        "problem": None,
     }
     if task.metric == "bits_per_byte":
         log_likelihood, length = sample["bits_per_byte"]
         return row | {"score": -log_likelihood / math.log(2), "weight": float(length)}
     row["score"] = float(sample["acc"])
-    if row["options"]:
+    if not isinstance(sample["arguments"][0][1], dict):  # the options were scored
         scores = [float(score) for score, _ in sample["filtered_resps"]]
         best = max(range(len(scores)), key=scores.__getitem__)
         return row | {
@@ -129,40 +139,34 @@ def _row(model: str, task: Task, sample: dict[str, Any], tokenizer: Any) -> dict
             "confidence": float(probabilities(scores)[best]),
         }
     output = sample["resps"][0][0]
-    length = len(tokenizer(output, add_special_tokens=False)["input_ids"])
-    reading = read(output)
+    length, cut = _length(lm, output, sample["arguments"][0][1]["max_gen_toks"])
+    reading = read(doc, output, opened=opens_reasoning(row["prompt"]), cut=cut)
     return row | {
+        # The task cannot see that the prompt opened the reasoning; see docs/reference/answers.md.
+        "score": 0.0 if reading.problem else row["score"],
         "output": output,
         "output_tokens": length,
-        "truncated": length >= sample["arguments"][0][1]["max_gen_toks"],
+        "truncated": cut,
         "prediction": reading.answer,
         "unparsed": reading.problem is not None,
+        "problem": reading.problem,
     }
 
 
-@contextlib.contextmanager
-def _progress(tick: Tick) -> Iterator[None]:
-    """Send lm-eval's bar for generation to *tick*: it draws it with tqdm and has no other way."""
+def _text(prompt: Any) -> str:
+    """A prompt as text; messages to a chat back end are JSON, which lm-eval puts into a tuple."""
+    return str(prompt[0] if isinstance(prompt, tuple) else prompt)
 
-    class Bar:
-        def __init__(self, items: Any = None, total: int | None = None, **_: Any) -> None:
-            self._items = items
-            self._total = total if total is not None else len(items)
-            self._done = 0
 
-        def __iter__(self) -> Iterator[Any]:
-            return iter(self._items)
+def _length(lm: Any, output: str, limit: int) -> tuple[int | None, bool]:
+    """(tokens of *output*, whether it stopped at *limit*): by the server's word, or counted.
 
-        def update(self, count: int = 1) -> None:
-            self._done += count
-            tick(self._done, self._total, "")
-
-        def close(self) -> None:
-            pass
-
-    original = huggingface.tqdm
-    huggingface.tqdm = Bar
-    try:
-        yield
-    finally:
-        huggingface.tqdm = original
+    None where neither the server nor a tokenizer says.
+    """
+    if isinstance(output, Reply) and (output.tokens is not None or output.truncated):
+        return output.tokens, output.truncated
+    tokenizer = getattr(lm, "tokenizer", None)
+    if not callable(tokenizer):
+        return None, False
+    tokens = len(tokenizer(str(output), add_special_tokens=False)["input_ids"])
+    return tokens, tokens >= limit

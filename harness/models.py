@@ -1,4 +1,4 @@
-"""ModelSpec → loaded model. One base in memory, adapters switched on and off over it."""
+"""ModelSpec → a model that lm-eval can ask. One base in memory, adapters on and off over it."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
 
 from ..errors import StageError
+from . import backends, endpoint
 from .scorer_sentinel import check_adapter, sentinel
 from .suite import ModelSpec
 
@@ -59,30 +60,58 @@ class ScoringPool:
     """Models for scoring: a base is loaded when first asked for, and adapters ride on it.
 
     Base scores come from the very weights that tuned models use, with adapters off; so a
-    difference between the two is the adapter and nothing else.
+    difference between the two is the adapter and nothing else. Engines with weights of their own
+    (vLLM) are built for one model at a time, and kept until another one is asked for.
 
     Attributes:
         changes: For each adapter in use so far, the largest difference that it makes to a
-            log-probability (nats) over a few fixed prompts; never 0, which is an error.
+            log-probability (nats) over a few fixed prompts; never 0, which is an error. Only of
+            models that transformers loads.
     """
 
     def __init__(self, specs: dict[str, ModelSpec], adapters: dict[str, Path], device: str) -> None:
         self._specs = specs
         self._adapters = adapters
         self._device = device
-        self._base: str | None = None
+        self._loaded: str | None = None
         self.changes: dict[str, float] = {}
         self._model: Any = None
         self._tokenizer: Any = None
+        self._engine: Any = None
 
     @contextlib.contextmanager
-    def use(self, name: str) -> Iterator[tuple[Any, Any]]:
-        """Yield (model, tokenizer) that answer as model *name* until the block ends."""
+    def use(self, name: str, batch_size: int = 16) -> Iterator[Any]:
+        """Yield an lm-eval model that answers as model *name* until the block ends.
+
+        Args:
+            name: A model of the suite.
+            batch_size: Prompts per forward pass while generating, where transformers runs it.
+
+        Raises:
+            StageError: It cannot be loaded or reached, or its adapter does not fit.
+        """
+        spec = self._specs[self._specs[name].base or name]
+        backend = backends.find(spec.backend)
+        if backend.torch:
+            with self._weights(name) as (model, tokenizer):
+                yield _over(spec, model, tokenizer, batch_size)
+        elif backend.remote:
+            with endpoint.connected(f"models.{name}", spec) as lm:
+                yield lm
+        else:
+            if name != self._loaded:
+                self.close()
+                self._engine = backends.build(spec, self._adapters.get(name))
+                self._loaded = name
+            yield self._engine
+
+    @contextlib.contextmanager
+    def _weights(self, name: str) -> Iterator[tuple[Any, Any]]:
         base = self._specs[name].base or name
-        if base != self._base:
+        if base != self._loaded:
             self.close()
             self._model, self._tokenizer = load_base(self._specs[base], self._device)
-            self._base = base
+            self._loaded = base
         if name in self._adapters:
             self._attach(name)
             yield self._model, self._tokenizer
@@ -105,8 +134,8 @@ class ScoringPool:
                 self._model.load_adapter(path, adapter_name=name)
         except (OSError, ValueError, RuntimeError) as error:
             raise StageError(
-                f"adapter {path} does not fit base {self._base!r}: {error}. Expected a PEFT folder "
-                "(adapter_config.json, adapter_model.safetensors) made for this base"
+                f"adapter {path} does not fit base {self._loaded!r}: {error}. Expected a PEFT "
+                "folder (adapter_config.json, adapter_model.safetensors) made for this base"
             ) from error
         self._model.set_adapter(name)
         self._model.eval()
@@ -115,9 +144,18 @@ class ScoringPool:
 
     def close(self) -> None:
         """Let go of the weights."""
-        self._model = self._tokenizer = self._base = None
+        self._model = self._tokenizer = self._engine = self._loaded = None
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
+
+
+def _over(spec: ModelSpec, model: Any, tokenizer: Any, batch_size: int) -> Any:
+    """lm-eval's model over weights that are loaded: medbench's own scorer, or plain ``hf``."""
+    from .scorer import PackedLM
+
+    kind = PackedLM if spec.backend == "medbench" else backends.lm_class("hf")
+    options = {"batch_size": batch_size} | spec.args
+    return kind(pretrained=model, tokenizer=tokenizer, **options)
 
 
 def _quantization(kind: str, dtype: torch.dtype) -> Any:

@@ -9,15 +9,18 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..errors import StageError
 from ..tasks.catalog import Task
 from . import fingerprint
 from .plan import Plan, identity
 from .progress import Tick
-from .results import samples_part, timings_part
+from .results import judgements_part, samples_part, timings_part
 from .store import RunFolder
+
+if TYPE_CHECKING:
+    from .judge import Judge
 
 PARITY_FP32 = 1e-3
 """Largest relative logit difference that float32 rounding explains; measured exports show 1e-5."""
@@ -51,19 +54,23 @@ class Pipeline:
         self._plan = plan
         self._run = run
         self._adapters = {name: self._adapter(name) for name in plan.models if plan.spec(name).base}
+        self._judging: Judge | None = None
         self._pool = ScoringPool(plan.suite.models, self._adapters, plan.device)
         self._identity = {
             name: identity(plan.spec(name)) for name in {plan.base_of(m) for m in plan.models}
         }
 
     def close(self) -> None:
+        self._judging = None
         self._pool.close()
 
     def stages(self) -> list[Stage]:
         """All stages in the order they run."""
         plan = self._plan
-        stages = [self._tune(name) for name in plan.recipes]
+        stages = [self._overlap()] if plan.recipes or len(plan.tasks) > 1 else []
+        stages += [self._tune(name) for name in plan.recipes]
         stages += [self._score(name, task) for name in plan.models for task in plan.tasks]
+        stages += [self._judge(name, task) for name in plan.models for task in plan.judged()]
         for name in plan.timed():
             if plan.spec(name).base:
                 stages.append(self._merge(name))
@@ -88,6 +95,7 @@ class Pipeline:
                 recipe.model_dump(),
                 fingerprint.of_code("finetune"),
                 self._data(recipe.data.source),
+                self._questions() if recipe.data.overlap == "drop" else None,
             ]
         elif name in self._adapters:
             parts.append(fingerprint.of_path(self._adapters[name]))
@@ -98,37 +106,82 @@ class Pipeline:
         from ..tasks import sources
 
         if source in sources.SOURCES:
-            local = sources.local_file(source)
+            files = sources.local_files(source)
         else:
-            local = Path(source) if Path(source).is_file() else None
-        return fingerprint.of_code("tasks") + (fingerprint.of_path(local) if local else "")
+            files = [Path(source)] if Path(source).is_file() else []
+        return fingerprint.of_code("tasks") + "".join(map(fingerprint.of_path, files))
+
+    def _shots(self, task: Task) -> list[Any]:
+        """What decides which questions of your own and which few-shot examples *task* has."""
+        from ..tasks import sources
+
+        if task.own:
+            shots = fingerprint.of_path(Path(task.own.shots)) if task.own.shots else ""
+            return [task.own.model_dump(), shots]
+        count = self._plan.suite.prompt.shots
+        if count and task.takes_shots and task.data in sources.SOURCES and sources.data_dir():
+            return [sources.shots(task.data, count).rows]
+        return []
+
+    def _questions(self) -> list[Any]:
+        """What decides which questions the tests ask."""
+        tasks = [[task.name, self._data(task.data), self._shots(task)] for task in self._plan.tasks]
+        return [tasks, self._plan.suite.limit]
+
+    def _overlap(self) -> Stage:
+        def work(tick: Tick) -> dict[str, Any]:
+            from . import overlap
+
+            checks = overlap.checks(self._plan, tick)
+            self._run.write_json(overlap.FILE, {"format": overlap.FORMAT, "checks": checks})
+            return {"checks": len(checks), "pairs": sum(one["n_pairs"] for one in checks)}
+
+        depends = [
+            [[name, recipe.model_dump()] for name, recipe in self._plan.recipes.items()],
+            [self._data(recipe.data.source) for recipe in self._plan.recipes.values()],
+            [fingerprint.of_code("finetune"), fingerprint.of_code("harness")],
+            self._questions(),
+        ]
+        return Stage("overlap", fingerprint.of(depends), ["overlap.json"], work)
 
     def _tune(self, name: str) -> Stage:
         plan, recipe = self._plan, self._plan.recipes[name]
 
         def work(tick: Tick) -> dict[str, Any]:
-            from ..finetune.train import tune
+            from ..finetune.train import Job, tune
+            from . import forecast
+            from .overlap import dropped
 
             base = plan.spec(plan.base_of(name))
-            return tune(base, recipe, self._adapters[name], device=plan.device, tick=tick)
+            out = self._adapters[name]
+            left_out = dropped(self._run, name)
+            watch = self._run / "watch"
+            job = Job(base, recipe, out, self._run / scratch, plan.device, left_out, watch)
+            return forecast.beside(tune(job, tick), base, recipe, left_out)
 
-        return Stage(f"tune/{name}", self._weights(name), [f"adapters/{name}"], work)
+        weights = self._weights(name)
+        # Named by what it goes on with: checkpoints of another recipe are never taken up.
+        scratch = f"parts/tune/{name}-{weights[:12]}"
+        return Stage(f"tune/{name}", weights, [f"adapters/{name}"], work)
 
     def _score(self, name: str, task: Task) -> Stage:
         suite = self._plan.suite
         part = samples_part(name, task.name)
 
         def work(tick: Tick) -> dict[str, Any]:
+            from ..tasks import datasets
             from .evaluate import Asking, score
 
-            asking = Asking(suite.limit, suite.orders, suite.batch_size)
-            with self._pool.use(name) as (model, tokenizer):
-                samples = score(name, model, tokenizer, task, asking, tick)
+            asking = Asking(suite.limit, suite.orders, self._plan.prompt(name))
+            with self._pool.use(name, suite.batch_size) as lm:
+                samples = score(name, lm, self._plan.put(task, name), asking, tick)
             self._run.write_table(part, samples)
+            documents = fingerprint.of(samples["doc_hash"].tolist())
             return {
                 "n": len(samples),
                 "value": samples["score"].sum() / samples["weight"].sum(),
                 "adapter_change": self._pool.changes.get(name),
+                "data": datasets.provenance(task.data) | {"documents": documents},
             }
 
         depends = [
@@ -136,9 +189,32 @@ class Pipeline:
             fingerprint.of_code("harness"),
             fingerprint.of_path(task.spec),
             self._data(task.data),
-            [suite.limit, suite.orders, suite.batch_size],
+            [suite.limit, suite.orders, suite.batch_size, suite.prompt.model_dump()],
+            self._shots(task),
         ]
         return Stage(f"score/{name}/{task.name}", fingerprint.of(depends), [part], work)
+
+    def _judge(self, name: str, task: Task) -> Stage:
+        section = self._plan.suite.judge
+        assert section is not None  # noqa: S101  (a stage of a suite with a judge)
+        part = judgements_part(name, task.name)
+
+        def work(tick: Tick) -> dict[str, Any]:
+            from .judge import judgements, make_judge
+
+            if self._judging is None:
+                self.close()
+                self._judging = make_judge(section, self._plan.device)
+            table = judgements(self._run.table(samples_part(name, task.name)), self._judging, tick)
+            self._run.write_table(part, table)
+            return {"verdicts": table["verdict"].value_counts().to_dict()}
+
+        depends = [
+            self._score(name, task).fingerprint,
+            identity(section.model),
+            section.kind,
+        ]
+        return Stage(f"judge/{name}/{task.name}", fingerprint.of(depends), [part], work)
 
     def _merge(self, name: str) -> Stage:
         plan = self._plan
@@ -147,8 +223,8 @@ class Pipeline:
         def work(tick: Tick) -> dict[str, Any]:
             from ..finetune.merge import merge_adapter
 
-            self._pool.close()
-            merge_adapter(
+            self.close()
+            parity = merge_adapter(
                 base.source,
                 self._adapters[name],
                 self._run / f"merged/{name}",
@@ -156,7 +232,7 @@ class Pipeline:
                 revision=base.revision,
                 trust_remote_code=base.trust_remote_code,
             )
-            return {}
+            return {"parity": vars(parity)}
 
         return Stage(f"merge/{name}", self._weights(name), [f"merged/{name}"], work)
 
@@ -177,7 +253,7 @@ class Pipeline:
         def work(tick: Tick) -> dict[str, Any]:
             from .export import check_parity, export_onnx
 
-            self._pool.close()
+            self.close()
             checkpoint = self._checkpoint(name)
             info = export_onnx(
                 checkpoint, self._run / out, precision=kind, provider=self._plan.device
@@ -245,7 +321,7 @@ class Pipeline:
 
     def _prompts(self) -> list[str]:
         """The prompts that the models were scored on, each once, in order."""
-        first = self._plan.models[0]
+        first = self._plan.timed()[0]
         tables = [
             self._run.table(samples_part(first, task.name))["prompt"] for task in self._plan.tasks
         ]

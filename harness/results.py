@@ -7,8 +7,11 @@ from typing import Any
 
 import pandas as pd
 
-from . import stats
+from . import power, stats
 from .calibration import calibration
+from .groups import group_scores
+from .join import join
+from .judge import agreement
 from .latency import summarise
 from .plan import Plan
 from .store import FORMAT, RunFolder
@@ -17,6 +20,11 @@ from .store import FORMAT, RunFolder
 def samples_part(model: str, task: str) -> str:
     """Where the samples of one model on one task lie until all are done."""
     return f"parts/samples/{model}/{task}.parquet"
+
+
+def judgements_part(model: str, task: str) -> str:
+    """Where the judgements of one model on one task lie until all are done."""
+    return f"parts/judgements/{model}/{task}.parquet"
 
 
 def timings_part(model: str) -> str:
@@ -33,12 +41,22 @@ def derive(plan: Plan, run: RunFolder, done: set[str]) -> None:
     names = [(model, task.name) for model in plan.models for task in plan.tasks]
     samples = _gather(run, [samples_part(*pair) for pair in names if samples_part(*pair) in done])
     timings = _gather(run, [p for p in map(timings_part, plan.timed()) if p in done])
-    for name, table in (("samples.parquet", samples), ("timings.parquet", timings)):
+    judged = [(model, task.name) for model in plan.models for task in plan.judged()]
+    parts = [judgements_part(*pair) for pair in judged]
+    judgements = _gather(run, [part for part in parts if part in done])
+    for name, table in (
+        ("samples.parquet", samples),
+        ("judgements.parquet", judgements),
+        ("timings.parquet", timings),
+    ):
         if table is None:
             (run / name).unlink(missing_ok=True)
         else:
             run.write_table(name, table)
-    run.write_json("results.json", _results(plan, samples, timings))
+    results = _results(plan, samples, timings)
+    if samples is not None and judgements is not None:
+        results["judge"] = agreement(samples, judgements)
+    run.write_json("results.json", results)
 
 
 def _gather(run: RunFolder, parts: list[str]) -> pd.DataFrame | None:
@@ -50,7 +68,7 @@ def _results(
     plan: Plan, samples: pd.DataFrame | None, timings: pd.DataFrame | None
 ) -> dict[str, Any]:
     tasks: dict[str, Any] = {}
-    comparisons: list[dict[str, Any]] = []
+    notes, comparisons = plan.notes(), []
     tables: dict[tuple[str, str], pd.DataFrame] = {}
     if samples is not None:
         for (task_name, model), table in samples.groupby(["task", "model"], sort=False):
@@ -69,26 +87,45 @@ def _results(
         for tuned in scored:
             base = plan.base_of(tuned)
             if base != tuned and base in scored:
-                found = stats.compare(tables[task.name, base], tables[task.name, tuned])
+                joined = join(tables[task.name, base], tables[task.name, tuned], (base, tuned))
                 names = {"task": task.name, "metric": task.metric, "base": base, "tuned": tuned}
-                comparisons.append(names | asdict(found))
+                comparisons.append(names | _comparison(joined.pairs))
+                notes += joined.warnings
     return {
         "format": FORMAT,
         "suite": plan.suite.name,
         "models": plan.models,
-        "notes": plan.notes(),
+        "notes": notes,
         "tasks": tasks,
-        "comparisons": comparisons,
+        "groups": group_scores(plan.suite.tasks, tables),
+        "comparisons": adjusted(comparisons),
         "latency": summarise(timings) if timings is not None else [],
     }
 
 
+def _comparison(pairs: pd.DataFrame) -> dict[str, Any]:
+    found = asdict(stats.compare(pairs))
+    return found | {"smallest_detectable": power.smallest_detectable(pairs)}
+
+
+def adjusted(comparisons: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The comparisons with ``p_holm``, adjusted over the tasks of each tuned model."""
+    by_model: dict[str, list[dict[str, Any]]] = {}
+    for one in comparisons:
+        by_model.setdefault(one["tuned"], []).append(one)
+    for family in by_model.values():
+        for one, p in zip(family, stats.holm([one["p"] for one in family]), strict=True):
+            one["p_holm"] = p
+    return comparisons
+
+
 def _score(samples: pd.DataFrame) -> dict[str, Any]:
-    """A score; with option scores its calibration, with several option orders their effect."""
+    """A score; with option scores its calibration, with several orders their effect and noise."""
     found = asdict(stats.summarise(samples))
     for key, extra in (
         ("calibration", calibration(samples)),
         ("orders", stats.order_effect(samples)),
+        ("noise", power.noise_floor(samples)),
     ):
         if extra is not None:
             found[key] = asdict(extra)

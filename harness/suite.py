@@ -12,7 +12,11 @@ import yaml
 from pydantic import Field, ValidationError, model_validator
 
 from ..errors import InputError
+from ..tasks.own import QuestionFile
+from ..tasks.templates import Prompt
+from . import backends
 from .config import Section, explain, read_yaml
+from .gate.rules import GateRules
 from .latency import LatencySettings
 
 SUITES = Path(__file__).parent / "suites"
@@ -39,8 +43,17 @@ class AdapterSpec(Section):
 
 
 class ModelSpec(Section):
-    """A base model (``pretrained``) or a tuned one (``base`` and ``adapter``)."""
+    """A base model (weights or an endpoint) or a tuned one (``base`` and ``adapter``).
 
+    Attributes:
+        backend: What runs it: ``medbench``, or an lm-eval back end (backends.py).
+        args: What lm-eval's class for that back end gets besides; never a key.
+        key_env: The environment variable that holds an endpoint's key; OPENAI_API_KEY when None.
+    """
+
+    backend: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]*$")] = "medbench"
+    args: dict[str, Any] = {}
+    key_env: Annotated[str, Field(pattern=r"^[A-Z][A-Z0-9_]*$")] | None = None
     pretrained: str | None = None
     revision: str | None = None
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
@@ -52,11 +65,13 @@ class ModelSpec(Section):
     @model_validator(mode="after")
     def _base_or_tuned(self) -> ModelSpec:
         if self.base is None:
-            if self.pretrained is None or self.adapter is not None:
+            remote = backends.find(self.backend).remote
+            if (self.pretrained is None and not remote) or self.adapter is not None:
                 raise ValueError(
                     "expected either 'pretrained' (a base model) or both 'base' and 'adapter' "
                     "(a tuned model)"
                 )
+            backends.check_spec(self)
         else:
             extra = self.model_fields_set - {"base", "adapter"}
             if self.adapter is None or extra:
@@ -69,8 +84,40 @@ class ModelSpec(Section):
     @property
     def source(self) -> str:
         """What ``from_pretrained`` gets: a Hub id or a local path."""
-        assert self.pretrained is not None, "only a base model has a source"  # noqa: S101
+        assert self.pretrained is not None, "only a base model with weights has one"  # noqa: S101
         return str(EMBEDDED.get(self.pretrained, self.pretrained))
+
+
+class JudgeSection(Section):
+    """Who judges open answers, beside exact match.
+
+    Attributes:
+        kind: ``verifier``, a sequence classifier that compares an answer with the reference, or
+            ``endpoint``, a chat model that is asked for a verdict.
+        model: That model: ``pretrained`` of a verifier, ``backend`` and ``args`` of an endpoint.
+        tasks: Which tasks it judges; every generated one that shows no options when None.
+    """
+
+    kind: Literal["verifier", "endpoint"]
+    model: ModelSpec
+    tasks: list[str] | None = None
+
+    @model_validator(mode="after")
+    def _model_of_kind(self) -> JudgeSection:
+        chat = backends.find(self.model.backend).chat
+        if self.kind == "endpoint" and not chat:
+            raise ValueError(
+                "an endpoint judge needs a chat back end, e.g. model: "
+                "{backend: local-chat-completions, args: {model: …, base_url: …}}"
+            )
+        if self.kind == "verifier" and (
+            self.model.model_fields_set - {"pretrained", "revision", "dtype", "trust_remote_code"}
+        ):
+            raise ValueError(
+                "a verifier has 'pretrained' and, if need be, 'revision', 'dtype' and "
+                "'trust_remote_code'"
+            )
+        return self
 
 
 class LatencySection(LatencySettings):
@@ -97,18 +144,24 @@ class Suite(Section):
         batch_size: Prompts per forward pass while generating; log-likelihoods find their own.
         orders: Under how many cyclic shifts of its options each question is asked; ``all`` of them
             or so many. 1 is the order as published.
+        question_files: Your own files of questions, each a task by the name it has here.
+        prompt: What stands around each task's own words.
     """
 
     name: Name
     description: str = ""
     models: dict[Name, ModelSpec] = Field(min_length=1)
     tasks: list[str] = Field(min_length=1)
+    question_files: dict[Name, QuestionFile] = {}
+    prompt: Prompt = Prompt()
     seed: Annotated[int, Field(ge=0, lt=2**32)] | None = None
     limit: Annotated[int, Field(ge=1)] | None = None
     batch_size: Annotated[int, Field(ge=1)] = 16
     orders: Annotated[int, Field(ge=1)] | Literal["all"] = 1
     latency: LatencySection | None = None
+    judge: JudgeSection | None = None
     report: ReportSection = ReportSection()
+    gate: GateRules | None = None
 
     @model_validator(mode="after")
     def _references(self) -> Suite:

@@ -7,6 +7,7 @@ import pytest
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from medbench.harness.evaluate import COLUMNS, Asking, score
+from medbench.harness.scorer import PackedLM
 from medbench.tasks.catalog import task
 
 import pandas as pd  # isort: skip
@@ -20,10 +21,9 @@ def samples(
     heard: list[tuple[int, int, str]] = []
     found = score(
         "base",
-        model,
-        tokenizer,
+        PackedLM(pretrained=model, tokenizer=tokenizer, batch_size=4),
         task(name),
-        Asking(limit=options.get("limit", 8), orders=options.get("orders", 1), batch_size=4),
+        Asking(limit=options.get("limit", 8), orders=options.get("orders", 1)),
         tick=lambda done, total, note: heard.append((done, total, note)),
     )
     return found, heard

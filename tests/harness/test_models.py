@@ -35,9 +35,9 @@ def adapters(tmp_path: Path, clinic: Path) -> dict[str, Path]:
 
 
 def logits(pool: ScoringPool, name: str) -> torch.Tensor:
-    with pool.use(name) as (model, tokenizer), torch.no_grad():
-        ids = tokenizer("Question: which drug?\n", return_tensors="pt")["input_ids"]
-        found: torch.Tensor = model(input_ids=ids).logits
+    with pool.use(name) as lm, torch.no_grad():
+        ids = lm.tokenizer("Question: which drug?\n", return_tensors="pt")["input_ids"]
+        found: torch.Tensor = lm.model(input_ids=ids).logits
         return found
 
 

@@ -16,6 +16,7 @@ SCRIPT = """
 import os, sys
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from medbench.harness.evaluate import Asking, score
+from medbench.harness.scorer import PackedLM
 from medbench.tasks.catalog import task
 
 checkpoint, out = sys.argv[1:]
@@ -23,7 +24,8 @@ open(f"{out}/rank-{os.environ.get('RANK', 0)}", "w").close()
 model = AutoModelForCausalLM.from_pretrained(checkpoint)
 tokenizer = AutoTokenizer.from_pretrained(checkpoint)
 for name in ("clinic_text", "clinic_letters", "clinic_response", "clinic_open"):
-    table = score("base", model, tokenizer, task(name), Asking(limit=25, orders=2))
+    lm = PackedLM(pretrained=model, tokenizer=tokenizer, batch_size=16)
+    table = score("base", lm, task(name), Asking(limit=25, orders=2))
     if len(table):
         table.to_parquet(f"{out}/{name}.parquet")
 """

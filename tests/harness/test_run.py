@@ -21,6 +21,7 @@ from medbench.harness.store import RunFolder
 from medbench.harness.suite import load_suite
 
 STAGES = [
+    "overlap",
     "tune/tuned",
     "score/base/clinic_open",
     "score/base/clinic_text",
@@ -108,7 +109,7 @@ def test_a_run_leaves_everything_and_repeats_nothing(tmp_path: Path, plan: Plann
     changed = go(plan("latency.iterations=3"), out)
     assert changed.ran == ["latency/tuned"]
     again = go(plan("tasks=[clinic_text]"), out)
-    assert again.ran == ["latency/tuned"]  # its prompts come from the tasks
+    assert again.ran == ["overlap", "latency/tuned"]  # questions and prompts come from the tasks
     assert set(RunFolder.open(out).samples()["task"]) == {"clinic_text"}
     narrowed = RunFolder.open(out).manifest()
     assert list(narrowed["stages"]) == [name for name in STAGES if "clinic_open" not in name]
