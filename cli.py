@@ -14,7 +14,12 @@ from typing import Annotated
 import typer
 
 from . import __version__
+from .commands.baseline import baseline
+from .commands.compare import compare
 from .commands.doctor import doctor
+from .commands.gate import gate
+from .commands.import_ import import_
+from .commands.overlap import overlap
 from .commands.report import report
 from .commands.run import run
 from .commands.tasks import tasks
@@ -30,8 +35,10 @@ app = typer.Typer(
 )
 
 
-for verb in (run, report, tasks, doctor):
+for verb in (run, report, compare, gate, overlap, tasks, doctor):
     app.command()(verb)
+app.command("import")(import_)
+app.add_typer(baseline, name="baseline")
 
 
 def main() -> None:

@@ -2,13 +2,40 @@
 
 from __future__ import annotations
 
+import json
 import logging
+import shutil
 import warnings
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from ..errors import InputError
 from ..harness.store import atomic_path
+
+RECORD = "medbench-merge.json"
+PROMPTS = (
+    "### Question:\nWhich finding points to iron deficiency?\n\n### Response:\n",
+    "Question: A child has a fever and a rash. What comes next?\nAnswer:",
+    "The first sign of shock in a young adult is",
+)
+"""On which merged and unmerged are compared."""
+STEPS = 8
+
+
+@dataclass(frozen=True)
+class Parity:
+    """How the merged model differs from base and adapter on fixed prompts.
+
+    Attributes:
+        max_rel: Largest difference of a logit, as a share of the largest logit.
+        greedy_matched, greedy_total: Tokens after all prompts that greedy decoding chooses alike.
+    """
+
+    prompts: int
+    max_rel: float
+    greedy_matched: int
+    greedy_total: int
 
 
 def merge_adapter(
@@ -19,7 +46,8 @@ def merge_adapter(
     dtype: str = "auto",
     revision: str | None = None,
     trust_remote_code: bool = False,
-) -> Path:
+    from_quantized: bool = False,
+) -> Parity:
     """Write *base* with *adapter* merged into its weights to *out*: safetensors and a tokenizer.
 
     The base is loaded on the CPU in full precision. An adapter trained over 4-bit weights is merged
@@ -33,18 +61,16 @@ def merge_adapter(
         dtype: ``float32``, ``bfloat16``, ``float16``, or ``auto`` for the base's own.
         revision: Git revision of a Hub *base*.
         trust_remote_code: Run model code that *base* ships.
+        from_quantized: Take a quantised *base* and merge into what its weights dequantise to.
 
     Returns:
-        *out*.
+        How merged and unmerged agree; it stands in *out*/medbench-merge.json as well.
 
     Raises:
-        InputError: *base* is missing or quantised, *adapter* is no adapter or does not fit *base*.
+        InputError: *base* is missing or quantised, *adapter* is no adapter, cannot be merged or does
+            not fit *base*, or the disk is too full.
     """
-    if not (adapter / "adapter_config.json").is_file():
-        raise InputError(
-            f"{adapter}: no adapter_config.json there, so it is no PEFT adapter; "
-            "give the folder that the fine-tune stage wrote"
-        )
+    _check_adapter(adapter)
     # On import bitsandbytes, which peft loads, logs that an optional kernel package is missing.
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
     from transformers import AutoTokenizer
@@ -52,7 +78,8 @@ def merge_adapter(
 
     transformers_logging.disable_progress_bar()
     hub = {"revision": revision, "trust_remote_code": trust_remote_code}
-    model = _attach(_load_base(base, dtype, hub), base, adapter).merge_and_unload(safe_merge=True)
+    plain, dequantized = _load_base(base, dtype, hub, from_quantized=from_quantized)
+    _check_disk(out, sum(p.numel() * p.element_size() for p in plain.parameters()))
     # Tuning may have added tokens or a chat template; then the tokenizer lies with the adapter.
     own = (adapter / "tokenizer_config.json").is_file()
     tokenizer = (
@@ -60,13 +87,48 @@ def merge_adapter(
         if own
         else AutoTokenizer.from_pretrained(base, **hub)
     )
+    model = _attach(plain, base, adapter).eval()
+    prompts = [ids for text in PROMPTS if (ids := tokenizer(text)["input_ids"])]
+    before = _answers(model, prompts)
+    model = model.merge_and_unload(safe_merge=True)
+    parity = _parity(before, _answers(model, prompts))
+    record = {
+        "base": str(base),
+        "revision": revision,
+        "adapter": adapter.name,
+        "dtype": str(model.dtype).removeprefix("torch."),
+        "dequantized": dequantized,
+        "parity": asdict(parity),
+    }
     with atomic_path(out) as draft:
         model.save_pretrained(draft)
         tokenizer.save_pretrained(draft)
-    return out
+        (draft / RECORD).write_text(json.dumps(record, indent=2) + "\n", "utf-8")
+    return parity
 
 
-def _load_base(base: Path | str, dtype: str, hub: dict[str, Any]) -> Any:
+def _check_adapter(adapter: Path) -> None:
+    path = adapter / "adapter_config.json"
+    if not path.is_file():
+        raise InputError(
+            f"{adapter}: no adapter_config.json there, so it is no PEFT adapter; "
+            "give the folder that the fine-tune stage wrote"
+        )
+    try:
+        kind = json.loads(path.read_text("utf-8")).get("peft_type")
+    except (ValueError, AttributeError):
+        raise InputError(f"{path}: expected a JSON object; save the adapter again") from None
+    if kind in ("PREFIX_TUNING", "PROMPT_TUNING", "P_TUNING"):
+        raise InputError(
+            f"adapter {adapter}: {kind} puts learned keys and values before the text and changes no "
+            "weight, so there is nothing to merge into; ship the adapter beside its base"
+        )
+
+
+def _load_base(
+    base: Path | str, dtype: str, hub: dict[str, Any], *, from_quantized: bool
+) -> tuple[Any, bool]:
+    """(the base, whether its weights were dequantised)."""
     from transformers import AutoConfig, AutoModelForCausalLM
 
     try:
@@ -76,12 +138,32 @@ def _load_base(base: Path | str, dtype: str, hub: dict[str, Any]) -> Any:
             f"base {base}: cannot be read ({str(error).splitlines()[0]}); "
             "give a checkpoint folder, or a Hub id while the Hub can be reached"
         ) from error
-    if getattr(config, "quantization_config", None):
+    quantized = bool(getattr(config, "quantization_config", None))
+    if quantized and not from_quantized:
         raise InputError(
             f"base {base}: its weights are quantised, and merging into them would change every "
-            "score; give the full-precision checkpoint that it was made from"
+            "score; give the full-precision checkpoint that it was made from, or --from-quantized "
+            "to merge into what they dequantise to"
         )
-    return AutoModelForCausalLM.from_pretrained(base, dtype=dtype, **hub)
+    try:
+        model = AutoModelForCausalLM.from_pretrained(base, dtype=dtype, use_safetensors=True, **hub)
+    except (OSError, ValueError) as error:
+        raise InputError(
+            f"base {base}: its weights cannot be loaded ({str(error).splitlines()[0]}); expected "
+            "*.safetensors"
+        ) from error
+    return (model.dequantize() if quantized else model), quantized
+
+
+def _check_disk(out: Path, size: int) -> None:
+    """Raise where the disk of *out* has no room for so many bytes and a little more."""
+    there = next(folder for folder in (out, *out.absolute().parents) if folder.is_dir())
+    free = shutil.disk_usage(there).free
+    if free < 1.05 * size:
+        raise InputError(
+            f"--out {out}: the merged checkpoint needs {1.05 * size / 1e9:.1f} GB and {free / 1e9:.1f}"
+            " GB are free there; make room or choose another disk"
+        )
 
 
 def _attach(model: Any, base: Path | str, adapter: Path) -> Any:
@@ -97,3 +179,35 @@ def _attach(model: Any, base: Path | str, adapter: Path) -> Any:
                 f"adapter {adapter}: does not fit base {base}; merge it into the checkpoint it was "
                 f"trained on. PEFT said: {str(error).splitlines()[0]}"
             ) from error
+
+
+def _answers(model: Any, prompts: list[list[int]]) -> list[tuple[Any, list[int]]]:
+    """For each prompt its logits [tokens, vocabulary] and the tokens that greedy decoding adds."""
+    import torch
+
+    found = []
+    for ids in prompts:
+        with torch.inference_mode():
+            given = torch.tensor([ids])
+            logits = model(input_ids=given).logits[0].float()
+            written = model.generate(
+                input_ids=given,
+                attention_mask=torch.ones_like(given),
+                max_new_tokens=STEPS,
+                do_sample=False,
+                temperature=None,
+                top_p=None,
+                top_k=None,
+                pad_token_id=0,
+            )
+        found.append((logits, written[0, len(ids) :].tolist()))
+    return found
+
+
+def _parity(before: list[tuple[Any, list[int]]], after: list[tuple[Any, list[int]]]) -> Parity:
+    worst, matched, total = 0.0, 0, 0
+    for (old, said), (new, says) in zip(before, after, strict=True):
+        worst = max(worst, float((new - old).abs().max() / old.abs().max()))
+        matched += sum(a == b for a, b in zip(said, says, strict=False))
+        total += max(len(said), len(says))
+    return Parity(len(before), worst, matched, total)

@@ -10,83 +10,96 @@ from pydantic import Field, ValidationError, model_validator
 
 from ..errors import InputError
 from ..harness.config import Section, explain, read_yaml
+from .adapters import Adapter, Positive
 
 RECIPES = Path(__file__).parent / "recipes"
-
-Positive = Annotated[int, Field(ge=1)]
 
 
 class Data(Section):
     """Which rows are tuned on.
 
     Attributes:
-        source: ``clinic``, a data source of `medbench tasks`, or the path of a local
-            JSON/JSONL/CSV/Parquet file.
+        source: ``clinic``, a data source of `medbench tasks`, the path of a local
+            JSON/JSONL/CSV/Parquet file, or ``hub:OWNER/NAME`` for any other data set of the Hub.
+        config, split, revision: Of a ``hub:`` source; null for the others.
+        columns: New column names and the source's own that they are made from; null keeps all.
         question: The column by whose hash a row is held out for testing.
-        hold_out: Leave out the rows that the held-out tasks test on.
+        hold_out: Leave out the rows that the held-out tasks test on, and those that resemble them.
+        overlap: What becomes of rows that are questions of the suite's tests, copied or reworded
+            (docs/reference/overlap.md): ``refuse`` to tune, ``drop`` them, or tune on them and
+            ``report`` it.
         rows: Take the first so many of the rows that are left; all when null.
+        validation_rows: Keep the last so many of those out of training, to watch their loss.
     """
 
     source: str
+    config: str | None
+    split: str | None
+    revision: str | None
+    columns: dict[str, str] | None
     question: str = "Question"
     hold_out: bool
+    overlap: Literal["refuse", "drop", "report"] = "refuse"
     rows: Positive | None
-
-
-class Lora(Section):
-    """LoRA (Hu et al. 2021, arXiv:2106.09685), keys as in peft's LoraConfig.
-
-    ``bias`` is ``none``: trained biases stay when an adapter is switched off, so the base could not
-    be scored beside it.
-    """
-
-    r: Positive
-    alpha: Positive
-    dropout: Annotated[float, Field(ge=0, lt=1)]
-    bias: Literal["none"]
-    target_modules: list[str] = Field(min_length=1)
+    validation_rows: Annotated[int, Field(ge=0)]
 
 
 class Recipe(Section):
     """One way to train an adapter.
 
     Attributes:
-        prompt, completion: Templates over the columns of a row, ``{Column}``. The loss is taken on
-            the completion only; the tokenizer's end-of-sequence token is added to it.
+        backend: ``unsloth``, ``trl`` (with peft and bitsandbytes), or ``auto``: Unsloth where it is
+            installed and there is a CUDA GPU.
+        format: How a row becomes text. ``text``: the templates below as they are. ``chat``: prompt
+            and completion are one turn each of the tokenizer's chat template. ``messages``: the
+            row's column ``messages`` holds a conversation that ends with the assistant.
+        prompt, completion: Templates over the columns of a row, ``{Column}``; null for
+            ``messages``. The tokenizer's end-of-sequence token is added to the completion.
+        loss_on: ``completion``, or ``text``: the prompt's tokens count too, as in the tutorials.
         quantization: How the frozen base is held while tuning; ``nf4`` is QLoRA
             (Dettmers et al. 2023, arXiv:2305.14314).
-        batch_size: Rows per optimizer step. ``micro_batch_size`` of them go through at once.
+        batch_size: Rows per optimizer step, over all GPUs: what the loss curve depends on.
+        micro_batch_size: How many of them go through at once, padded to the longest. ``auto``: as
+            many as memory holds, without padding where there is a GPU; the curve stays the same.
         steps, epochs: Exactly one is set.
         precision: Of the computation; ``auto`` is float32 on a CPU, bfloat16 on a GPU that has it.
+        warmup_steps: So many, or the share of all steps where it is below 1.
         optimizer, schedule: Names that transformers' TrainingArguments know.
+        checkpoint_steps: Keep the state so often, to go on from after a crash; null for never.
+        watch: Experiment trackers that hear of every log line.
     """
 
     name: str
     data: Data
-    prompt: str
-    completion: str
+    format: Literal["text", "chat", "messages"]
+    prompt: str | None
+    completion: str | None
+    loss_on: Literal["completion", "text"]
     max_length: Positive
+    backend: Literal["auto", "unsloth", "trl"]
     quantization: Literal["none", "nf4", "int8"]
-    lora: Lora
+    adapter: Adapter
     batch_size: Positive
-    micro_batch_size: Positive
+    micro_batch_size: Positive | Literal["auto"]
     steps: Positive | None
     epochs: Annotated[float, Field(gt=0)] | None
     learning_rate: Annotated[float, Field(gt=0)]
     schedule: str
-    warmup_steps: Annotated[int, Field(ge=0)]
+    warmup_steps: Annotated[int, Field(ge=0)] | Annotated[float, Field(gt=0, lt=1)]
     weight_decay: Annotated[float, Field(ge=0)]
     optimizer: str
     gradient_checkpointing: bool
     precision: Literal["auto", "float32", "bfloat16", "float16"]
     logging_steps: Positive
+    checkpoint_steps: Positive | None
+    watch: list[Literal["tensorboard", "wandb", "trackio"]]
     seed: Annotated[int, Field(ge=0, lt=2**32)]
 
     @model_validator(mode="after")
     def _consistent(self) -> Recipe:
         if (self.steps is None) == (self.epochs is None):
             raise ValueError("expected exactly one of 'steps' and 'epochs' to be set")
-        if self.batch_size % self.micro_batch_size:
+        if self.micro_batch_size != "auto" and self.batch_size % self.micro_batch_size:
             raise ValueError(
                 f"batch_size {self.batch_size} is no multiple of "
                 f"micro_batch_size {self.micro_batch_size}"
@@ -96,6 +109,22 @@ class Recipe(Section):
                 f"logging_steps {self.logging_steps} is more than steps {self.steps}: no loss "
                 "would be logged"
             )
+        if self.checkpoint_steps and self.checkpoint_steps % self.logging_steps:
+            raise ValueError(
+                f"checkpoint_steps {self.checkpoint_steps} is no multiple of logging_steps "
+                f"{self.logging_steps}: a loss averaged across a crash would be lost"
+            )
+        templates = (self.prompt is not None, self.completion is not None)
+        if templates != ((False,) * 2 if self.format == "messages" else (True,) * 2):
+            raise ValueError(
+                "expected 'prompt' and 'completion' for the formats text and chat, and null for "
+                "both for messages"
+            )
+        if self.adapter.kind == "prefix" and self.gradient_checkpointing:
+            raise ValueError("a prefix cannot be tuned with gradient_checkpointing; set it to false")
+        hub = self.data.source.startswith("hub:")
+        if not hub and (self.data.config or self.data.split or self.data.revision):
+            raise ValueError("data.config, split and revision belong to a source hub:OWNER/NAME")
         return self
 
     def yaml(self) -> str:

@@ -2,168 +2,288 @@
 
 from __future__ import annotations
 
+import gc
 import json
-import math
-import tempfile
+import os
+import shutil
 import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import datasets
 import pandas as pd
 import torch
 import transformers
-from peft import LoraConfig, prepare_model_for_kbit_training
-from trl import SFTConfig, SFTTrainer
 
-from ..errors import StageError
-from ..harness.models import load_base, resolve_dtype
+from ..errors import InputError, StageError
+from ..harness.models import load_base
+from ..harness.packing import out_of_memory
 from ..harness.progress import Tick
 from ..harness.store import atomic_path
 from ..harness.suite import ModelSpec
-from .dataset import examples, fingerprint
+from . import alarms, checkpoint
+from .backends import choose, tune_with_unsloth
+from .batches import lay_end_to_end
+from .dataset import Example, encode, examples, fingerprint
 from .recipe import Recipe
+from .trainer import Fit, Trainer, Work, make_trainer
+from .watch import watching
+
+COLUMNS = {
+    "step": "step",
+    "epoch": "epoch",
+    "loss": "loss",
+    "eval_loss": "validation_loss",
+    "learning_rate": "learning_rate",
+    "grad_norm": "grad_norm",
+    "mean_token_accuracy": "token_accuracy",
+    "seconds_per_step": "seconds_per_step",
+    "peak_bytes": "peak_bytes",
+}
+"""What transformers logs → the columns of losses.csv (docs/reference/run-folder.md)."""
 
 
-def tune(base: ModelSpec, recipe: Recipe, out: Path, *, device: str, tick: Tick) -> dict[str, Any]:
-    """Train an adapter for *base* by *recipe* and save it as the folder *out*.
+@dataclass(frozen=True)
+class Job:
+    """One tuning: *recipe* over *base* into the folder *out*, with its checkpoints in *scratch*.
+
+    ``dropped`` are places in the source of rows that overlap a test and are left out; ``watch`` is
+    where experiment trackers put their files, beside the adapter when it is None.
+    """
+
+    base: ModelSpec
+    recipe: Recipe
+    out: Path
+    scratch: Path
+    device: str
+    dropped: frozenset[int] = frozenset()
+    watch: Path | None = None
+
+
+@dataclass(frozen=True)
+class Rows:
+    """What is tuned on, as texts and as token ids."""
+
+    texts: list[Example]
+    train: list[dict[str, list[int]]]
+    validation: list[dict[str, list[int]]]
+    too_long: list[int]
+
+
+@dataclass(frozen=True)
+class Stack:
+    """How one back end trains.
+
+    Attributes:
+        load: Gives (the base with a fresh adapter on it, its tokenizer).
+        end_to_end: Whether rows may lie end to end, without padding, where the GPU can.
+        reentrant: The kind of activation checkpointing, as torch names it.
+    """
+
+    load: Callable[[Job], tuple[Any, Any]]
+    end_to_end: bool
+    reentrant: bool
+
+
+def tune(job: Job, tick: Tick) -> dict[str, Any]:
+    """Train an adapter and save it, by the back end that fits (:func:`.backends.choose`).
 
     The folder gets adapter_config.json and adapter_model.safetensors, recipe.yaml (resolved),
-    losses.csv (step, loss, learning_rate, grad_norm, epoch) and data.json.
+    losses.csv, and data.json (rows, their hash, the rows left out, alarms). A run that was killed
+    goes on from its newest whole checkpoint; the scratch folder is gone when tuning is done.
 
     Returns:
         What the run folder's manifest keeps of it (docs/reference/run-folder.md, ``tune``).
 
     Raises:
-        InputError: The recipe's data does not fit its templates.
-        StageError: The loss stopped being a number, or the adapter is not trainable.
+        InputError: The recipe's data does not fit its templates or the model's tokenizer.
+        StageError: The loss stopped being a number, not one row fits into memory, or the adapter
+            cannot be trained.
     """
+    choice = choose(job.recipe, job.device)
+    here = choice.name == "trl"
+    detail = tune_here(job, tick, TRL) if here else tune_with_unsloth(job, tick)
+    return detail | {"backend": choice.name, "backend_why": choice.why}
+
+
+def tune_here(job: Job, tick: Tick, stack: Stack) -> dict[str, Any]:
+    """Train and save in this process with *stack*; as :func:`tune`."""
     started = time.perf_counter()
-    rows = examples(recipe, recipe.seed)
+    rows_at_once = _first_try(job.recipe)
+    while True:
+        try:
+            rows, trainer, went_on = _fit(job, rows_at_once, tick, stack)
+            break
+        except Exception as error:
+            if not out_of_memory(error):
+                raise
+            if rows_at_once == 1 or job.recipe.micro_batch_size != "auto":
+                raise StageError(
+                    f"recipe {job.recipe.name!r}: {rows_at_once} rows at once do not fit into the "
+                    "memory there is; set quantization: nf4, gradient_checkpointing: true, or a "
+                    "smaller max_length or micro_batch_size"
+                ) from error
+        # The failed trainer is still on the stack inside the except block; only here is it gone.
+        rows_at_once = _halved(rows_at_once)
+        gc.collect()
+        torch.cuda.empty_cache()
+    detail = _detail(job, rows, trainer) | went_on
+    if trainer.args.should_save:
+        _save(job, rows, trainer)
+    trainer.accelerator.wait_for_everyone()
+    return detail | {"seconds": time.perf_counter() - started}
+
+
+def _fit(
+    job: Job, rows_at_once: int, tick: Tick, stack: Stack
+) -> tuple[Rows, Trainer, dict[str, Any]]:
+    """(rows, the trainer when it is done, what was gone on from)."""
+    recipe = job.recipe
     transformers.set_seed(recipe.seed)
-    spec = base.model_copy(update={"quantization": recipe.quantization, "dtype": recipe.precision})
-    model, tokenizer = load_base(spec, device)
-    if recipe.quantization != "none":
-        model = prepare_model_for_kbit_training(model, use_gradient_checkpointing=False)
-    with tempfile.TemporaryDirectory() as scratch:
-        trainer = _trainer(model, tokenizer, rows, recipe, device, Path(scratch), tick)
-        trainer.train()
-        losses = _losses(trainer.state.log_history)
-        trainable, total = trainer.model.get_nb_trainable_parameters()
-        data = {
-            "source": recipe.data.source,
-            "rows": len(rows),
-            "sha256": fingerprint(rows),
-        }
-        with atomic_path(out) as draft:
-            trainer.model.save_pretrained(draft, safe_serialization=True)
-            (draft / "recipe.yaml").write_text(recipe.yaml(), "utf-8")
-            losses.to_csv(draft / "losses.csv", index=False)
-            (draft / "data.json").write_text(json.dumps(data, indent=2) + "\n", "utf-8")
+    model, tokenizer = stack.load(job)
+    rows = _rows(job, tokenizer)
+    automatic = recipe.micro_batch_size == "auto" and recipe.adapter.kind != "prefix"
+    fit = Fit(
+        rows=rows_at_once,
+        accumulation=recipe.batch_size // (rows_at_once * _processes()),
+        processes=_processes(),
+        end_to_end=automatic and stack.end_to_end and lay_end_to_end(model.get_base_model()),
+        reentrant=stack.reentrant,
+    )
+    name = job.out.name
+    work = Work(recipe, rows.train, rows.validation, fit, job.device, job.scratch, name, tick)
+    start, damaged = checkpoint.newest(job.scratch)
+    if torch.cuda.is_available():
+        torch.cuda.reset_peak_memory_stats()
+    with watching(recipe.watch, job.watch or job.out.parent / "watch", name):
+        trainer = make_trainer(model, tokenizer, work)
+        trainer.train(resume_from_checkpoint=str(start) if start else None)
+    went_on = {"resumed_from": start and start.name, "damaged_checkpoints": damaged}
+    return rows, trainer, went_on
+
+
+def _prepared(job: Job) -> tuple[Any, Any]:
+    """(the base with a fresh adapter on it, its tokenizer)."""
+    from peft import get_peft_model
+
+    recipe = job.recipe
+    spec = job.base.model_copy(
+        update={"quantization": recipe.quantization, "dtype": recipe.precision}
+    )
+    model, tokenizer = load_base(spec, job.device)
+    for parameter in model.parameters():
+        parameter.requires_grad = False
+    if recipe.gradient_checkpointing:
+        model.enable_input_require_grads()
+    model.config.use_cache = False
+    try:
+        return get_peft_model(model, recipe.adapter.config()), tokenizer
+    except ValueError as error:
+        raise StageError(
+            f"recipe {recipe.name!r} does not fit the model: {error}. Check adapter.target_modules"
+        ) from error
+
+
+TRL = Stack(_prepared, end_to_end=True, reentrant=False)
+
+
+def _rows(job: Job, tokenizer: Any) -> Rows:
+    recipe = job.recipe
+    texts = examples(recipe, recipe.seed, tokenizer, job.dropped)
+    encoded = encode(texts, tokenizer, recipe)
+    kept = len(encoded.rows) - recipe.data.validation_rows
+    if kept < 1:
+        raise InputError(
+            f"recipe {recipe.name!r}: of {len(texts)} rows {len(encoded.too_long)} are longer than "
+            f"max_length {recipe.max_length} tokens and {recipe.data.validation_rows} are kept for "
+            "validation, so that none is left to tune on"
+        )
+    return Rows(texts, encoded.rows[:kept], encoded.rows[kept:], encoded.too_long)
+
+
+def _processes() -> int:
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def _first_try(recipe: Recipe) -> int:
+    """Rows that go through at once in each process.
+
+    Raises:
+        InputError: The recipe's batch cannot be shared out evenly.
+    """
+    share, rest = divmod(recipe.batch_size, _processes())
+    if rest or share == 0:
+        raise InputError(
+            f"recipe {recipe.name!r}: batch_size {recipe.batch_size} cannot be shared evenly by "
+            f"{_processes()} processes; start as many as divide it"
+        )
+    if recipe.micro_batch_size == "auto":
+        return share
+    if share % recipe.micro_batch_size:
+        raise InputError(
+            f"recipe {recipe.name!r}: {share} rows a process and step are no multiple of "
+            f"micro_batch_size {recipe.micro_batch_size}"
+        )
+    return recipe.micro_batch_size
+
+
+def _halved(rows: int) -> int:
+    """The largest proper divisor, so that an optimizer step keeps its rows."""
+    return next(size for size in range(rows // 2, 0, -1) if rows % size == 0)
+
+
+def _detail(job: Job, rows: Rows, trainer: Trainer) -> dict[str, Any]:
+    log = trainer.state.log_history
+    losses = [float(line["loss"]) for line in log if "loss" in line]
+    if not losses:
+        raise StageError("no loss was logged; set the recipe's logging_steps below its steps")
+    trainable, total = _unwrapped(trainer).get_nb_trainable_parameters()
+    fit = trainer.args
     return {
-        "rows": data["rows"],
-        "data_sha256": data["sha256"],
+        "rows": len(rows.train),
+        "validation_rows": len(rows.validation),
+        "too_long": len(rows.too_long),
+        "data_sha256": fingerprint(rows.texts),
+        "rows_at_once": fit.per_device_train_batch_size,
+        "accumulation": fit.gradient_accumulation_steps,
+        "processes": _processes(),
         "steps": trainer.state.global_step,
-        "seconds": time.perf_counter() - started,
-        "loss_first": float(losses["loss"].iloc[0]),
-        "loss_last": float(losses["loss"].iloc[-1]),
+        "loss_first": losses[0],
+        "loss_last": losses[-1],
         "trainable_parameters": trainable,
         "parameters": total,
-        "quantization": recipe.quantization,
+        "quantization": job.recipe.quantization,
+        "peak_bytes": torch.cuda.max_memory_allocated() if torch.cuda.is_available() else None,
+        "alarms": [asdict(alarm) for alarm in alarms.raised(log)],
     }
 
 
-def _trainer(
-    model: Any,
-    tokenizer: Any,
-    rows: list[dict[str, str]],
-    recipe: Recipe,
-    device: str,
-    scratch: Path,
-    tick: Tick,
-) -> Any:
-    dtype = resolve_dtype(recipe.precision, device)
-    config = SFTConfig(
-        output_dir=str(scratch),
-        per_device_train_batch_size=recipe.micro_batch_size,
-        gradient_accumulation_steps=recipe.batch_size // recipe.micro_batch_size,
-        max_steps=recipe.steps or -1,
-        num_train_epochs=recipe.epochs or 1.0,
-        learning_rate=recipe.learning_rate,
-        lr_scheduler_type=recipe.schedule,
-        warmup_steps=recipe.warmup_steps,
-        weight_decay=recipe.weight_decay,
-        optim=recipe.optimizer,
-        gradient_checkpointing=recipe.gradient_checkpointing,
-        max_length=recipe.max_length,
-        completion_only_loss=True,
-        bf16=dtype is torch.bfloat16,
-        fp16=dtype is torch.float16,
-        use_cpu=device == "cpu",
-        seed=recipe.seed,
-        data_seed=recipe.seed,
-        logging_steps=recipe.logging_steps,
-        logging_nan_inf_filter=False,  # the default shows a NaN loss as 0
-        save_strategy="no",
-        report_to="none",
-        disable_tqdm=True,
-        dataloader_pin_memory=device != "cpu",
-    )
-    adapter = LoraConfig(
-        task_type="CAUSAL_LM",
-        r=recipe.lora.r,
-        lora_alpha=recipe.lora.alpha,
-        lora_dropout=recipe.lora.dropout,
-        bias=recipe.lora.bias,
-        target_modules=recipe.lora.target_modules,
-    )
-    try:
-        trainer = SFTTrainer(
-            model=model,
-            args=config,
-            train_dataset=datasets.Dataset.from_list(rows),
-            processing_class=tokenizer,
-            peft_config=adapter,
-            callbacks=[_Progress(tick)],
-        )
-    except ValueError as error:
-        raise StageError(
-            f"recipe {recipe.name!r} does not fit the model: {error}. "
-            "Check lora.target_modules, optimizer and schedule"
-        ) from error
-    # trl leaves the adapter of a quantized base in bfloat16; its steps are too coarse for AdamW.
-    for parameter in trainer.model.parameters():
-        if parameter.requires_grad:
-            parameter.data = parameter.data.float()
-    return trainer
+def _save(job: Job, rows: Rows, trainer: Trainer) -> None:
+    data = {
+        "source": job.recipe.data.source,
+        "rows": len(rows.train),
+        "validation_rows": len(rows.validation),
+        "sha256": fingerprint(rows.texts),
+        "too_long": rows.too_long,
+    }
+    with atomic_path(job.out) as draft:
+        _unwrapped(trainer).save_pretrained(draft)
+        (draft / "recipe.yaml").write_text(job.recipe.yaml(), "utf-8")
+        _losses(trainer.state.log_history).to_csv(draft / "losses.csv", index=False)
+        (draft / "data.json").write_text(json.dumps(data, indent=2) + "\n", "utf-8")
+    shutil.rmtree(job.scratch, ignore_errors=True)
 
 
-class _Progress(transformers.TrainerCallback):  # type: ignore[misc]
-    """Passes steps and losses on, and stops a run whose loss is no number any more."""
-
-    def __init__(self, tick: Tick) -> None:
-        self._tick = tick
-        self._note = ""
-
-    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        self._tick(state.global_step, state.max_steps, self._note)
-
-    def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **_: Any) -> None:
-        loss = (logs or {}).get("loss")
-        if loss is None:
-            return
-        if not math.isfinite(float(loss)):
-            raise StageError(
-                f"loss is {loss} at step {state.global_step}; lower the recipe's learning_rate "
-                "or check the rows around it"
-            )
-        self._note = f"loss {float(loss):.3f}"
+def _losses(log: list[dict[str, Any]]) -> pd.DataFrame:
+    """The log, one row a step: training and validation lines of one step are merged."""
+    lines = [line for line in log if "loss" in line or "eval_loss" in line]
+    merged: dict[int, dict[str, Any]] = {}
+    for line in lines:
+        merged.setdefault(int(line["step"]), {}).update(line)
+    table = pd.DataFrame(merged.values()).reindex(columns=list(COLUMNS)).rename(columns=COLUMNS)
+    return table.astype(dict.fromkeys(list(COLUMNS.values())[1:], float))
 
 
-def _losses(history: list[dict[str, Any]]) -> pd.DataFrame:
-    """The training log as a table, without the closing summary."""
-    columns = ["step", "loss", "learning_rate", "grad_norm", "epoch"]
-    table = pd.DataFrame([entry for entry in history if "loss" in entry], columns=columns)
-    if table.empty:
-        raise StageError("no loss was logged; set the recipe's logging_steps below its steps")
-    return table.astype(dict.fromkeys(columns[1:], float))
+def _unwrapped(trainer: Trainer) -> Any:
+    return trainer.accelerator.unwrap_model(trainer.model)

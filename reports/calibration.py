@@ -22,9 +22,9 @@ ORDERS = (
     "afterwards, so by chance alone it lies a little below the mean."
 )
 CLUSTERED = (
-    "Where a question was asked under several option orders, its answers count as one: the "
-    "interval of the accuracy is then from the t distribution too, and p from a paired t-test "
-    "clustered by question."
+    "Where a question was asked under several option orders, its answers count as one: standard "
+    "errors are clustered by question, the interval of a difference is from the t distribution, "
+    "and the sign-flip test flips a question's answers together."
 )
 
 

@@ -16,6 +16,7 @@ import numpy as np
 from .calibration_charts import reliability, risk_coverage
 from .evidence import Latency
 from .formatting import milliseconds, number
+from .memory_chart import memory
 from .plot import SMALL, Look, frame, guide, heading, interval, label, legend, page
 from .report import Report
 from .scores import Task
@@ -25,7 +26,7 @@ from .verdicts import Comparison
 BASE = Look("#848d97", "o")
 TUNED = (Look("#2f7de1", "D"), Look("#d1660a", "s"), Look("#1a9a74", "^"), Look("#b25fa5", "v"))
 """Mid-tones that keep a contrast of 3 on white and on near-black, apart for colour-blind eyes."""
-NAMES = ("accuracy", "differences", "reliability", "risk", "loss", "latency")
+NAMES = ("accuracy", "differences", "reliability", "risk", "loss", "memory", "latency")
 SMOOTH = 24
 """From so many logged steps on the loss curve also shows a running mean."""
 
@@ -44,7 +45,7 @@ def draw(report: Report) -> tuple[Chart, ...]:
     """The figures that this report has data for."""
     found = (
         _accuracy(report), _differences(report), *_calibration(report), _loss(report),
-        _latency(report),
+        _memory(report), _latency(report),
     )  # fmt: skip
     return tuple(chart for chart in found if chart)
 
@@ -165,6 +166,13 @@ def _loss(report: Report) -> Chart | None:
     frame(ax, f"training loss at each optimiser step{smooth}", rules="y")
     legend(figure, {curve.model: looks[curve.model] for curve in curves})
     return _chart(figure, "loss", "Training loss", said)
+
+
+def _memory(report: Report) -> Chart | None:
+    if not report.memory:
+        return None
+    figure, said = memory(report.memory)
+    return _chart(figure, "memory", "Memory of tuning by precision", said)
 
 
 def _latency(report: Report) -> Chart | None:

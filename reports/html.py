@@ -16,6 +16,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from . import formatting
 from .calibration import CALIBRATION, ORDERS
 from .charts import NAMES, Chart
+from .parsing import PARSING, occurring, wording
 from .report import Report
 
 TEMPLATES = Path(__file__).parent / "templates"
@@ -33,8 +34,8 @@ def render(report: Report, charts: Sequence[Chart]) -> str:
     )
     environment.filters |= {
         "count": formatting.count,
-        "p_value": formatting.p_value,
         "percent": formatting.percent,
+        "wording": wording,
     }
     css = (TEMPLATES / "report.css").read_text("utf-8")
     digest = hashlib.sha256(css.encode("utf-8")).digest()
@@ -45,6 +46,8 @@ def render(report: Report, charts: Sequence[Chart]) -> str:
         css=css,
         css_hash=base64.b64encode(digest).decode("ascii"),
         orders=ORDERS,
+        parsing=PARSING,
+        problems=occurring(report.parsing),
         percentiles=PERCENTILES,
         sections=_sections(report),
         slowest=max([stage.seconds or 0 for stage in report.stages], default=0) or 1,
@@ -58,6 +61,7 @@ def _sections(report: Report) -> list[tuple[str, str]]:
         ("results", "Results", report.tasks),
         ("tasks", "How it was asked", report.tasks),
         ("calibration", report.beyond_scores, report.beyond_scores),
+        ("overlap", "Overlap", report.overlap),
         ("training", "Training", report.trainings),
         ("latency", "Latency", report.latency or report.exports),
         ("samples", "Questions side by side", report.samples),

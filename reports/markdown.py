@@ -19,6 +19,7 @@ from . import formatting
 from .calibration import CALIBRATION, ORDERS
 from .charts import NAMES, Chart
 from .html import PERCENTILES, TEMPLATES
+from .parsing import PARSING, occurring, wording
 from .report import Report
 
 WRAP = 100
@@ -43,14 +44,16 @@ def render(report: Report, charts: Sequence[Chart]) -> str:
         "block": block,
         "count": formatting.count,
         "inline_html": inline_html,
-        "p_value": formatting.p_value,
         "percent": formatting.percent,
+        "wording": wording,
     }
     text = environment.get_template("report.md.j2").render(
         report=report,
         charts=dict.fromkeys(NAMES) | {chart.name: chart for chart in charts},
         calibration=CALIBRATION,
         orders=ORDERS,
+        parsing=PARSING,
+        problems=occurring(report.parsing),
         percentiles=PERCENTILES,
     )
     return re.sub(r"\n{3,}", "\n\n", text)

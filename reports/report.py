@@ -27,6 +27,9 @@ from .evidence import (
     read_trainings,
 )
 from .formatting import duration
+from .overlap import Check, read_overlap
+from .memory import Forecast, read_memory
+from .parsing import Parsing, read_parsing
 from .samples import SideBySide, side_by_side
 from .scores import Task, read_tasks
 from .text import clean_tree
@@ -37,10 +40,11 @@ DISCLAIMER = (
     "no score in it says that a model is fit for use with patients."
 )
 METHOD = (
-    "Differences are paired: tuned minus base over the questions both answered, with a 95 % "
-    "interval from the t distribution. p is McNemar's exact test for accuracies and a paired "
-    "t-test otherwise. Better and worse are said only where interval and test agree; nothing is "
-    "adjusted for the number of tasks. Intervals of accuracies are Wilson's."
+    "Differences are paired: tuned minus base over the questions both answered. Where answers are "
+    "right or wrong, the 95 % interval is Tango's score interval and p McNemar's exact test; "
+    "otherwise they come from the t distribution and a sign-flip permutation test. Better and "
+    "worse are said only where the interval leaves out 0 and p, adjusted for the number of tasks "
+    "(Holm), is below 0.05. Intervals of accuracies are Wilson's."
 )
 
 
@@ -67,6 +71,7 @@ class Report:
     headlines: tuple[str, ...]
     models: tuple[Model, ...]
     tasks: tuple[Task, ...]
+    parsing: tuple[Parsing, ...]
     trainings: tuple[Training, ...]
     latency: tuple[Latency, ...]
     exports: tuple[Export, ...]
@@ -76,6 +81,8 @@ class Report:
     command: str
     resolved_suite: str
     disclaimer: str = DISCLAIMER
+    overlap: tuple[Check, ...] = ()
+    memory: tuple[Forecast, ...] = ()
 
     @property
     def tuned(self) -> list[str]:
@@ -147,11 +154,14 @@ class Report:
             headlines=_headlines(models, tasks),
             models=models,
             tasks=tasks,
+            parsing=read_parsing(run),
             trainings=read_trainings(run, manifest),
+            memory=read_memory(run, manifest),
             latency=read_latency(run, results),
             exports=read_exports(manifest),
             samples=_samples(run, tasks, limit),
             environment=environment(manifest),
+            overlap=read_overlap(run),
             stages=stages,
             command=str(manifest.get("command") or ""),
             resolved_suite=yaml.safe_dump(suite, sort_keys=False, allow_unicode=True).strip(),

@@ -89,24 +89,7 @@ def read_tasks(results: dict[str, Any]) -> tuple[Task, ...]:
 def _task(name: str, task: dict[str, Any], compared: list[dict[str, Any]]) -> Task:
     metric, higher = task["metric"], bool(task.get("higher_is_better", True))
     scale = scale_of(metric)
-    by_tuned = {
-        one["tuned"]: Comparison(
-            task=name,
-            base=one["base"],
-            tuned=one["tuned"],
-            n=int(one.get("n") or 0),
-            difference=one.get("difference"),
-            low=one.get("low"),
-            high=one.get("high"),
-            p=one.get("p"),
-            test=one.get("test") or "test",
-            only_base_right=one.get("only_base_right"),
-            only_tuned_right=one.get("only_tuned_right"),
-            higher_is_better=higher,
-            scale=scale,
-        )
-        for one in compared
-    }
+    by_tuned = {one["tuned"]: Comparison.read(one, higher) for one in compared}
     scores = tuple(
         Score(
             model=model,

@@ -30,10 +30,16 @@ def print_summary(report: Report, console: Console) -> None:
     for one in report.comparisons:
         mark, style = MARKS.get(one.verdict, ("○", "dim"))
         _item(console, f"{mark} ", style, one.sentence)
+    for check in report.overlap:
+        if check.pairs:
+            _item(console, "  ", "", check.summary)
     if report.tasks:
         _heading(console, "Scores", "with 95 % intervals; differences are tuned minus base")
     for task in report.tasks:
         _scores(console, task)
+        for found in report.parsing:
+            if found.task == task.name and found.line:
+                _item(console, f"    {found.model:<13} ", "", found.line)
     if report.latency:
         _heading(console, "Latency", "medians, then 90th percentiles")
         console.print(Padding(_latency(report), (0, 0, 0, 2)))

@@ -4,7 +4,8 @@ import pytest
 import yaml
 
 from medbench.errors import InputError
-from medbench.finetune.dataset import examples, fingerprint
+from medbench.finetune.adapters import Lora
+from medbench.finetune.dataset import Example, examples, fingerprint
 from medbench.finetune.recipe import RECIPES, Recipe, builtin_recipes, load_recipe
 
 
@@ -16,13 +17,15 @@ def test_every_shipped_recipe_loads_and_is_spelled_out(name: str) -> None:
     assert recipe.model_dump() == Recipe.model_validate(raw).model_dump()
     assert set(raw) == set(Recipe.model_fields), "every key stands in the file"
     assert set(raw["data"]) == set(type(recipe.data).model_fields)
-    assert set(raw["lora"]) == set(type(recipe.lora).model_fields)
+    assert set(raw["adapter"]) == set(type(recipe.adapter).model_fields)
 
 
 def test_the_tutorials_recipe() -> None:
     recipe = load_recipe("medical-o1-qlora")
-    assert (recipe.lora.r, recipe.lora.alpha, recipe.lora.dropout) == (16, 16, 0.0)
-    assert (recipe.batch_size, recipe.micro_batch_size, recipe.steps) == (8, 2, 60)
+    lora = recipe.adapter
+    assert isinstance(lora, Lora)
+    assert (lora.r, lora.alpha, lora.dropout) == (16, 16, 0.0)
+    assert (recipe.batch_size, recipe.steps) == (8, 60)
     assert (recipe.learning_rate, recipe.seed, recipe.quantization) == (2e-4, 3407, "nf4")
     assert recipe.data.hold_out
 
@@ -41,7 +44,10 @@ def test_the_resolved_yaml_is_the_recipe() -> None:
         ({"learning_rate": -1}, ["learning_rate"]),
         ({"learnig_rate": 1e-3}, ["learnig_rate", "learning_rate"]),
         ({"quantization": "int3"}, ["quantization", "nf4"]),
-        ({"lora": {"r": 16}}, ["lora.alpha"]),
+        ({"adapter": {"kind": "lora", "r": 16}}, ["adapter", "alpha"]),
+        ({"adapter": {"kind": "lorra"}}, ["adapter", "lora", "ia3", "prefix"]),
+        ({"checkpoint_steps": 15}, ["checkpoint_steps 15", "logging_steps 10"]),
+        ({"format": "messages"}, ["null for both"]),
     ],
 )
 def test_wrong_recipes_name_the_key(
@@ -60,9 +66,7 @@ def test_examples_fill_the_templates(tmp_path: Path) -> None:
     data.write_text('{"Question": "Why {x}?", "Complex_CoT": "c", "Response": "r"}\n')
     recipe = load_recipe("clinic")
     mine = recipe.model_copy(update={"data": recipe.data.model_copy(update={"source": str(data)})})
-    assert examples(mine, seed=0) == [
-        {"prompt": "Question: Why {x}?\n", "completion": "<think>c</think>\nr"}
-    ]
+    assert examples(mine, seed=0) == [Example(0, "Question: Why {x}?\n", "<think>c</think>\nr")]
 
 
 @pytest.mark.parametrize(
@@ -83,6 +87,6 @@ def test_rows_that_do_not_fit_are_named(tmp_path: Path, rows: str, part: str) ->
 
 
 def test_the_data_hash_follows_rows_and_order() -> None:
-    rows = [{"prompt": "a", "completion": "b"}, {"prompt": "c", "completion": "d"}]
+    rows = [Example(0, "a", "b"), Example(1, "c", "d")]
     assert fingerprint(rows) != fingerprint(rows[::-1])
-    assert fingerprint(rows) == fingerprint([dict(row) for row in rows])
+    assert fingerprint(rows) == fingerprint([Example(5, "a", "b"), Example(6, "c", "d")])

@@ -10,7 +10,7 @@ from safetensors.torch import load_file
 
 from medbench.errors import StageError
 from medbench.finetune.recipe import Recipe, load_recipe
-from medbench.finetune.train import tune
+from medbench.finetune.train import Job, tune
 from medbench.harness.models import load_base
 from medbench.harness.progress import silent
 from medbench.harness.suite import ModelSpec
@@ -31,11 +31,8 @@ def test_an_adapter_is_saved_with_its_recipe_losses_and_data(
     recipe = short(short_recipe, quantization=quantization, data=data, steps=12, warmup_steps=0)
     out = tmp_path / "adapter"
     detail = tune(
-        BASE,
-        recipe,
-        out,
-        device="cpu",
-        tick=lambda done, total, note: heard.append((done, total, note)),
+        Job(BASE, recipe, out, tmp_path / "steps", "cpu"),
+        lambda done, total, note: heard.append((done, total, note)),
     )
     assert [item[:2] for item in heard] == [(step, 12) for step in range(1, 13)]
     assert heard[-1][2].startswith("loss ")
@@ -46,13 +43,16 @@ def test_an_adapter_is_saved_with_its_recipe_losses_and_data(
     assert not list(out.glob("*.bin"))
     assert load_recipe(str(out / "recipe.yaml")) == recipe
     assert json.loads((out / "data.json").read_text())["sha256"] == detail["data_sha256"]
-    assert (out / "losses.csv").read_text().startswith("step,loss,")
+    assert (out / "losses.csv").read_text().startswith("step,epoch,loss,")
 
 
 def test_a_seed_is_a_seed(tmp_path: Path, short_recipe: Path) -> None:
     saved = []
     for name, seed in (("a", 1), ("b", 1), ("c", 2)):
-        tune(BASE, short(short_recipe, seed=seed), tmp_path / name, device="cpu", tick=silent)
+        tune(
+            Job(BASE, short(short_recipe, seed=seed), tmp_path / name, tmp_path / "steps", "cpu"),
+            silent,
+        )
         saved.append(load_file(tmp_path / name / "adapter_model.safetensors"))
     same, other = saved[1], saved[2]
     assert all(torch.equal(saved[0][key], same[key]) for key in same)
@@ -99,7 +99,7 @@ def test_the_prompt_carries_no_loss(tmp_path: Path, short_recipe: Path) -> None:
             }
         )
         out = tmp_path / word
-        losses.append(tune(BASE, mine, out, device="cpu", tick=silent)["loss_first"])
+        losses.append(tune(Job(BASE, mine, out, tmp_path / "steps", "cpu"), silent)["loss_first"])
     model, tokenizer = load_base(BASE, "cpu")
     for word, loss in zip(("fever", "cough"), losses, strict=True):
         prompt = tokenizer(f"{word} " * 3)["input_ids"]
@@ -114,25 +114,20 @@ def test_the_prompt_carries_no_loss(tmp_path: Path, short_recipe: Path) -> None:
 def test_a_loss_that_is_no_number_stops_the_stage(tmp_path: Path, short_recipe: Path) -> None:
     recipe = short(short_recipe, learning_rate=1e30, steps=8, logging_steps=1, quantization="none")
     with pytest.raises(StageError, match="lower the recipe's learning_rate"):
-        tune(BASE, recipe, tmp_path / "adapter", device="cpu", tick=silent)
+        tune(Job(BASE, recipe, tmp_path / "adapter", tmp_path / "steps", "cpu"), silent)
     assert not (tmp_path / "adapter").exists()
 
 
 def test_target_modules_that_match_nothing(tmp_path: Path, short_recipe: Path) -> None:
     recipe = short(short_recipe)
-    wrong = recipe.lora.model_copy(update={"target_modules": ["nowhere"]})
-    with pytest.raises(StageError, match=r"lora\.target_modules"):
-        tune(
-            BASE,
-            recipe.model_copy(update={"lora": wrong}),
-            tmp_path / "a",
-            device="cpu",
-            tick=silent,
-        )
+    wrong = recipe.adapter.model_copy(update={"target_modules": ["nowhere"]})
+    with pytest.raises(StageError, match=r"adapter\.target_modules"):
+        changed = recipe.model_copy(update={"adapter": wrong})
+        tune(Job(BASE, changed, tmp_path / "a", tmp_path / "steps", "cpu"), silent)
 
 
 def test_the_saved_adapter_is_the_trained_one(tmp_path: Path, short_recipe: Path) -> None:
-    tune(BASE, short(short_recipe), tmp_path / "adapter", device="cpu", tick=silent)
+    tune(Job(BASE, short(short_recipe), tmp_path / "adapter", tmp_path / "steps", "cpu"), silent)
     model, tokenizer = load_base(BASE, "cpu")
     ids = tokenizer("Question: which drug?", return_tensors="pt")["input_ids"]
     with torch.no_grad():

@@ -13,8 +13,10 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from medbench.harness import latency, stats
+from medbench.harness import latency, power, stats
 from medbench.harness.calibration import calibration, probabilities
+from medbench.harness.join import join
+from medbench.harness.results import adjusted
 from medbench.harness.store import RunFolder
 
 TASKS: dict[str, dict[str, Any]] = {
@@ -84,6 +86,7 @@ def sample_rows(task: str, models: list[str], rng: random.Random) -> list[dict[s
                 "prompt": f"Question: {question}\nAnswer:", "question": question,
                 "options": options, "target": target, "prediction": None, "option_scores": [],
                 "output": None, "output_tokens": None, "truncated": False, "unparsed": False,
+                "subject": None, "problem": None,
             }  # fmt: skip
             fill = {"bits_per_byte": bits, "acc": generated if "open" in task else chosen}
             row |= fill[plan["metric"]](rng, row, share)
@@ -150,6 +153,7 @@ def generated(rng: random.Random, row: dict[str, Any], share: float) -> dict[str
         "options": [], "prediction": None if lost else answer,
         "output": f"<think>\n{thought}{closed}",
         "output_tokens": 128 if lost else rng.randint(20, 40), "truncated": lost, "unparsed": lost,
+        "problem": "unclosed" if lost else None,
     }  # fmt: skip
 
 
@@ -174,7 +178,11 @@ def timing_rows(rng: random.Random) -> list[dict[str, Any]]:
 
 def score(table: pd.DataFrame) -> dict[str, Any]:
     """As harness/results.py writes it: calibration and orders only where there are any."""
-    extra = {"calibration": calibration(table), "orders": stats.order_effect(table)}
+    extra = {
+        "calibration": calibration(table),
+        "orders": stats.order_effect(table),
+        "noise": power.noise_floor(table),
+    }
     known = {key: asdict(found) for key, found in extra.items() if found}
     return asdict(stats.summarise(table)) | known
 
@@ -194,12 +202,14 @@ def make_results(samples: pd.DataFrame, timings: pd.DataFrame, models: list[str]
             "scores": {model: score(table) for model, table in tables.items()},
         }  # fmt: skip
         if set(models) >= {"base", "tuned"}:
-            found = asdict(stats.compare(tables["base"], tables["tuned"]))
+            pairs = join(tables["base"], tables["tuned"]).pairs
+            found = asdict(stats.compare(pairs))
+            found |= {"smallest_detectable": power.smallest_detectable(pairs)}
             names = {"task": name, "metric": plan["metric"], "base": "base", "tuned": "tuned"}
             comparisons.append(names | found)
     return {
         "format": 1, "suite": "made-up", "models": models, "notes": [], "tasks": tasks,
-        "comparisons": comparisons,
+        "comparisons": adjusted(comparisons),
         "latency": latency.summarise(timings) if len(timings) else [],
     }  # fmt: skip
 

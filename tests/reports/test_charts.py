@@ -1,10 +1,15 @@
 import xml.etree.ElementTree as ET
+from dataclasses import asdict, replace
 
+import pandas as pd
 import pytest
 
+from medbench.harness import stats
 from medbench.harness.store import RunFolder
 from medbench.reports import Report
+from medbench.reports import charts as charts_module
 from medbench.reports.charts import NAMES, Chart, draw
+from medbench.reports.scores import read_tasks
 from medbench.reports.svg import FILE_INK, INK
 
 
@@ -51,3 +56,28 @@ def test_no_style_and_ink_follows_the_page(charts: tuple[Chart, ...]) -> None:
         for element in root.iter():
             assert element.tag.rpartition("}")[2] not in ("style", "script", "image", "metadata")
             assert element.get("style") is None
+
+
+def test_a_forest_of_equal_answers_still_has_width(
+    whole_run: RunFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A model that answers as its base does on every question: 0 points, but not 0.0 to 0.0."""
+    right = [float(i % 3 > 0) for i in range(120)]
+    pairs = pd.DataFrame({
+        "score_a": right, "score_b": right, "weight": 1.0, "metric": "acc",
+        "cluster": [str(i) for i in range(120)],
+    })  # fmt: skip
+    entry = asdict(stats.compare(pairs)) | {"task": "same", "metric": "acc"}
+    results = {
+        "tasks": {"same": {"metric": "acc", "scores": {"base": {}, "tuned": {}}}},
+        "comparisons": [entry | {"base": "base", "tuned": "tuned"}],
+    }
+    drawn: list[tuple[float, float, float]] = []
+    monkeypatch.setattr(charts_module, "interval", lambda ax, y, ends, look: drawn.append(ends))
+    report = replace(Report.read(whole_run), tasks=read_tasks(results))
+    (chart,) = [one for one in draw(report) if one.name == "differences"]
+    assert "cannot be excluded" in chart.description
+    ((value, low, high),) = drawn
+    assert value == 0
+    assert low < -3
+    assert high > 3

@@ -1,19 +1,29 @@
+import json
+from dataclasses import asdict
 from typing import Any
 
+import pandas as pd
 import pytest
 
-from medbench.reports.formatting import scale_of
+from medbench.harness import stats
+from medbench.harness.power import smallest_detectable
 from medbench.reports.verdicts import Comparison, headline
 
 
 def comparison(metric: str = "acc", **changes: Any) -> Comparison:
-    values: dict[str, Any] = {
-        "task": "clinic_text", "base": "base", "tuned": "tuned", "n": 256,
-        "difference": 0.66, "low": 0.601, "high": 0.719, "p": 1e-40, "test": "exact McNemar",
-        "only_base_right": 3, "only_tuned_right": 172,
-        "higher_is_better": metric == "acc", "scale": scale_of(metric),
+    entry: dict[str, Any] = {
+        "task": "clinic_text", "metric": metric, "base": "base", "tuned": "tuned", "n": 256,
+        "a": 0.25, "b": 0.91, "difference": 0.66, "stderr": 0.03, "low": 0.601, "high": 0.719,
+        "p": 1e-40, "test": "exact McNemar", "discordant": [3, 172],
     }  # fmt: skip
-    return Comparison(**values | changes)
+    return Comparison.read(entry | changes, higher_is_better=metric == "acc")
+
+
+def measured(pairs: pd.DataFrame) -> Comparison:
+    """As results.json has it: written as JSON, read again."""
+    found = asdict(stats.compare(pairs)) | {"smallest_detectable": smallest_detectable(pairs)}
+    finite = {key: None if value != value else value for key, value in found.items()}
+    return comparison(str(pairs["metric"].iloc[0]), **json.loads(json.dumps(finite)))
 
 
 def said(one: Comparison) -> str:
@@ -45,8 +55,29 @@ def test_no_difference_says_what_cannot_be_excluded() -> None:
     )
 
 
+def test_a_difference_that_is_not_shown_comes_with_the_one_that_would_be() -> None:
+    one = comparison(difference=0.005, low=-0.034, high=0.044, p=0.88, smallest_detectable=0.057)
+    assert said(one).endswith(
+        "256 questions show a true difference of 5.7 points four times in five."
+    )
+
+
+def test_adjusting_for_the_number_of_tasks_can_take_the_verdict_away() -> None:
+    one = comparison(difference=0.03, low=0.002, high=0.056, p=0.04, p_holm=0.12)
+    assert one.verdict == "inconclusive"
+    assert said(one) == (
+        "tuned answers 3.0 points more of clinic_text right than base (95 % interval 0.2 to 5.6, "
+        "n = 256, exact McNemar p = 0.040, adjusted 0.12): not enough after adjusting for the "
+        "number of tasks, inconclusive."
+    )
+    assert one.p_shown == "0.040, adjusted 0.12"
+    kept = comparison(p=0.001, p_holm=0.004)
+    assert kept.verdict == "better"
+    assert comparison(p_holm=4e-40).p_shown == comparison().p_shown
+
+
 def test_fewer_bits_are_better() -> None:
-    one = comparison("bits_per_byte", difference=-0.9, low=-1.0, high=-0.8, p=0.0, test="paired t")
+    one = comparison("bits_per_byte", difference=-0.9, low=-1.0, high=-0.8, p=0.0, test="sign flip")
     assert one.verdict == "better"
     assert said(one).startswith("tuned needs 0.900 bits per byte less than base on clinic_text")
     assert said(one).count("lower is better") == 1
@@ -67,21 +98,43 @@ def test_interval_and_test_may_disagree() -> None:
     [
         ({"n": 0, "difference": None}, "answered no question of clinic_text in common"),
         ({"n": 1, "low": None, "high": None}, "over 1 question: too few for an interval"),
-        ({"difference": 0.0, "low": 0.0, "high": 0.0, "p": 1.0}, "score the same on each"),
+        ({"difference": float("nan"), "n": 0}, "answered no question of clinic_text in common"),
     ],
 )
 def test_degenerate_comparisons(changes: dict[str, Any], expected: str) -> None:
     one = comparison(**changes)
     assert expected in said(one)
-    assert one.verdict not in ("better", "worse")
+    assert one.verdict == "inconclusive"
+
+
+def pairs(n: int, metric: str = "acc", **columns: Any) -> pd.DataFrame:
+    right = [float(i % 2) for i in range(n)]
+    return pd.DataFrame({
+        "score_a": right, "score_b": right, "weight": 1.0, "metric": metric,
+        "cluster": [str(i) for i in range(n)],
+    } | columns)  # fmt: skip
 
 
 def test_agreement_on_every_question_is_no_proof_of_equality() -> None:
-    same: dict[str, Any] = {"n": 20, "difference": 0.0, "low": 0.0, "high": 0.0, "p": 1.0}
-    assert said(comparison(**same)).endswith(
-        "no difference shown; a difference of up to 16.8 points either way cannot be excluded."
+    assert said(measured(pairs(20))) == (
+        "tuned and base score the same on each of the 20 questions of clinic_text: no difference "
+        "shown; a difference of up to 16.1 points either way cannot be excluded. 20 questions show "
+        "a true difference of 33.2 points four times in five."
     )
-    assert said(comparison("bits_per_byte", **same)).endswith(": no difference shown.")
+    bits = measured(pairs(20, "bits_per_byte"))
+    assert said(bits).endswith(
+        "a difference of up to 0.168 bits per byte either way cannot be excluded."
+    )
+
+
+def test_no_difference_ever_has_an_interval_without_width() -> None:
+    shifted = pairs(12, score_a=0.5, score_b=0.25, cluster=[str(i // 4) for i in range(12)])
+    for table in (pairs(1), pairs(7), pairs(300), shifted):
+        one = measured(table)
+        assert one.low is not None
+        assert one.high is not None
+        assert one.high - one.low > 0.01
+        assert one.interval.count("0.0") < 2
 
 
 def test_headline() -> None:

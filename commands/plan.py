@@ -1,0 +1,68 @@
+"""``medbench plan``: will it fit, and how long will it take?"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from ..errors import InputError
+
+
+def plan(
+    suite: Annotated[
+        str, typer.Option(help="Built-in suite (quickstart, medical-o1) or a YAML file.")
+    ] = "quickstart",
+    models: Annotated[
+        str | None, typer.Option(help="Models of the suite, comma-separated; all by default.")
+    ] = None,
+    gpu: Annotated[
+        str | None, typer.Option(help="Predict times on: H200, H100, A100, L4, 4090 or T4.")
+    ] = None,
+    form: Annotated[
+        Literal["terminal", "md", "json"], typer.Option("--format", help="What is printed.")
+    ] = "terminal",
+    data_dir: Annotated[
+        Path | None, typer.Option(help="Read data sets from DIR/<source>/ instead of the Hub.")
+    ] = None,
+    override: Annotated[
+        list[str] | None, typer.Option("--set", help="Override a key of the suite.")
+    ] = None,
+) -> None:
+    """Predict memory and time of a suite's tuning, by precision; no weights are loaded."""
+    import json
+    import logging
+
+    from ..harness import forecast
+    from ..harness.plan import make_plan
+    from ..harness.suite import load_suite
+    from ..reports.memory import markdown, print_forecast, read_forecast
+    from ..tasks import sources
+
+    if data_dir is not None:
+        if not data_dir.is_dir():
+            raise InputError(f"--data-dir {data_dir}: no such folder")
+        os.environ[sources.DATA_DIR] = str(data_dir.resolve())
+    chosen = make_plan(
+        load_suite(suite, override), models=models, tasks=None, device="cpu", command=""
+    )
+    if not chosen.recipes:
+        raise InputError(
+            f"--suite {suite}: no model of it is tuned by a recipe; name one with --models, e.g. "
+            "one that has adapter: {recipe: medical-o1-qlora}"
+        )
+    logging.getLogger("transformers").setLevel(logging.ERROR)
+    found = forecast.of_plan(chosen, gpu)
+    if form == "json":
+        typer.echo(json.dumps(found, indent=2, allow_nan=False))
+        return
+    shown = [read_forecast(one["model"], one) for one in found]
+    if form == "md":
+        typer.echo("\n".join(markdown(one) for one in shown), nl=False)
+        return
+    from rich.console import Console
+
+    for one in shown:
+        print_forecast(one, Console())

@@ -1,0 +1,84 @@
+"""Experiment trackers: where their files lie, and that nothing leaves this machine unasked.
+
+The trainer's own integrations do the work. They are steered by environment variables, which hold
+for one tuning; one that is set already, e.g. ``WANDB_MODE=online``, is left as it is.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+from collections.abc import Iterable, Iterator
+from importlib.util import find_spec
+from pathlib import Path
+
+from ..errors import InputError
+
+
+def check_installed(recipe: str, trackers: Iterable[str]) -> None:
+    """Raise before anything runs where a tracker that *recipe* names is not there.
+
+    Raises:
+        InputError: The package is not installed.
+    """
+    for name in trackers:
+        if find_spec(name) is None:
+            raise InputError(
+                f"recipe {recipe!r}, watch: {name} is not installed; "
+                "pip install 'medbench[watch]', or leave it out of the recipe"
+            )
+
+
+@contextlib.contextmanager
+def watching(trackers: Iterable[str], folder: Path, name: str) -> Iterator[None]:
+    """Let *trackers* hear of the tuning *name* until the block ends, with their files in *folder*.
+
+    TensorBoard writes to ``tensorboard/<name>``, W&B (offline) to ``wandb``, trackio to
+    ``trackio``. trackio takes its folder when it is first imported, so it is one a process.
+    """
+    trackers = list(trackers)
+    settings = {
+        key: value
+        for tracker in trackers
+        for key, value in _settings(tracker, folder.absolute(), name).items()
+        if key not in os.environ
+    }
+    if trackers:
+        folder.mkdir(parents=True, exist_ok=True)
+    os.environ.update(settings)
+    try:
+        yield
+    finally:
+        _finish()
+        for key in settings:
+            os.environ.pop(key, None)
+
+
+def _settings(tracker: str, folder: Path, name: str) -> dict[str, str]:
+    if tracker == "tensorboard":
+        return {"TENSORBOARD_LOGGING_DIR": str(folder / "tensorboard" / name)}
+    if tracker == "trackio":
+        return {"TRACKIO_DIR": str(folder / "trackio")}
+    return {
+        "WANDB_MODE": "offline",
+        "WANDB_PROJECT": "medbench",
+        "WANDB_DIR": str(folder),
+        "WANDB_CACHE_DIR": str(folder / "wandb" / "cache"),
+        "WANDB_CONFIG_DIR": str(folder / "wandb" / "config"),
+        "WANDB_DATA_DIR": str(folder / "wandb" / "data"),
+        "WANDB_SILENT": "true",
+        "WANDB_CONSOLE": "off",
+        # It would keep the command line's program and the state of the repository it lies in.
+        "WANDB_DISABLE_CODE": "true",
+        "WANDB_DISABLE_GIT": "true",
+    }
+
+
+def _finish() -> None:
+    """End the runs that are open: the next tuning of this process is a run of its own."""
+    wandb, trackio = sys.modules.get("wandb"), sys.modules.get("trackio")
+    if wandb is not None and getattr(wandb, "run", None) is not None:
+        wandb.finish()
+    if trackio is not None and trackio.context_vars.current_run.get() is not None:
+        trackio.finish()
