@@ -14,12 +14,16 @@ from typing import Annotated
 import typer
 
 from . import __version__
+from .commands.ask import ask
 from .commands.baseline import baseline
 from .commands.compare import compare
 from .commands.doctor import doctor
 from .commands.gate import gate
 from .commands.import_ import import_
+from .commands.merge import merge
 from .commands.overlap import overlap
+from .commands.plan import plan
+from .commands.push import push
 from .commands.report import report
 from .commands.run import run
 from .commands.tasks import tasks
@@ -35,7 +39,7 @@ app = typer.Typer(
 )
 
 
-for verb in (run, report, compare, gate, overlap, tasks, doctor):
+for verb in (plan, run, report, compare, gate, overlap, tasks, doctor, ask, merge, push):
     app.command()(verb)
 app.command("import")(import_)
 app.add_typer(baseline, name="baseline")

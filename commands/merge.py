@@ -46,11 +46,7 @@ def merge(
         assert base is not None  # noqa: S101  (checked above)
         assert adapter is not None  # noqa: S101
         spec, folder = ModelSpec(pretrained=base), adapter
-    if (
-        out.exists()
-        and not (out / RECORD).is_file()
-        and (not out.is_dir() or any(out.iterdir()))
-    ):
+    if out.exists() and not (out / RECORD).is_file() and (not out.is_dir() or any(out.iterdir())):
         raise InputError(
             f"--out {out}: holds something that `medbench merge` did not write; choose another name"
         )
@@ -64,7 +60,7 @@ def merge(
         from_quantized=from_quantized,
     )
     typer.echo(
-        f"{out}: logits differ from base and adapter by at most {parity.max_rel:.2g} of the largest, "
-        f"{parity.greedy_matched} of {parity.greedy_total} greedy tokens are the same "
+        f"{out}: logits differ from base and adapter by at most {parity.max_rel:.2g} of the "
+        f"largest, {parity.greedy_matched} of {parity.greedy_total} greedy tokens are the same "
         f"({parity.prompts} prompts; kept in {RECORD})"
     )

@@ -53,7 +53,8 @@ def plan(
             f"--suite {suite}: no model of it is tuned by a recipe; name one with --models, e.g. "
             "one that has adapter: {recipe: medical-o1-qlora}"
         )
-    logging.getLogger("transformers").setLevel(logging.ERROR)
+    for library in ("transformers", "huggingface_hub"):
+        logging.getLogger(library).setLevel(logging.ERROR)
     found = forecast.of_plan(chosen, gpu)
     if form == "json":
         typer.echo(json.dumps(found, indent=2, allow_nan=False))

@@ -6,11 +6,16 @@ import os
 import shlex
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from ..errors import InputError, MedbenchError
+
+if TYPE_CHECKING:
+    from ..harness.plan import Plan
+    from ..harness.ranks import Ranks
+    from ..harness.store import RunFolder
 
 
 def run(
@@ -44,49 +49,58 @@ def run(
     fresh: Annotated[bool, typer.Option("--fresh", help="Discard what OUT holds.")] = False,
 ) -> None:
     """Tune, score, export, measure and report; finished stages are not run again."""
+    from ..harness import ranks
     from ..harness.device import resolve_device
     from ..harness.plan import make_plan
-    from ..harness.quiet import quiet
-    from ..harness.run import execute, open_folder
+    from ..harness.run import check_launch, open_folder
     from ..harness.suite import load_suite
     from ..tasks import sources
 
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        raise InputError(
-            "medbench run is one process; to score over several GPUs use "
-            "`accelerate launch -m lm_eval --model medbench` over the same task specs"
+    with ranks.joined() as group:
+        if data_dir is not None:
+            if not data_dir.is_dir():
+                raise InputError(f"--data-dir {data_dir}: no such folder")
+            os.environ[sources.DATA_DIR] = str(data_dir.resolve())
+        chosen = load_suite(suite, override)
+        flags = {"seed": seed, "limit": limit}
+        chosen = chosen.model_copy(update={k: v for k, v in flags.items() if v is not None})
+        folder = out or Path("runs") / chosen.name
+        plan = make_plan(
+            chosen,
+            models=models,
+            tasks=tasks,
+            device=resolve_device(device),
+            command=shlex.join(["medbench", *sys.argv[1:]]),
         )
-    if data_dir is not None:
-        if not data_dir.is_dir():
-            raise InputError(f"--data-dir {data_dir}: no such folder")
-        os.environ[sources.DATA_DIR] = str(data_dir.resolve())
-    chosen = load_suite(suite, override)
-    flags = {"seed": seed, "limit": limit}
-    chosen = chosen.model_copy(update={k: v for k, v in flags.items() if v is not None})
-    folder = out or Path("runs") / chosen.name
-    plan = make_plan(
-        chosen,
-        models=models,
-        tasks=tasks,
-        device=resolve_device(device),
-        command=shlex.join(["medbench", *sys.argv[1:]]),
-    )
-    target = open_folder(folder, plan, fresh=fresh)
+        check_launch(plan, group)
+        if group.first:
+            _lead(plan, open_folder(folder, plan, fresh=fresh), group)
+        else:
+            _follow(plan, folder, group)
+
+
+def _lead(plan: Plan, target: RunFolder, group: Ranks) -> None:
+    """Run the plan, report, and say so on the terminal."""
+    from ..harness.quiet import quiet
+
     with quiet(target / "run.log") as terminal:
         from rich.console import Console
 
         from ..harness.board import Board
+        from ..harness.run import execute
         from ..reports import Report, print_summary, write_reports
 
+        folder = target.path
         console = Console(file=terminal)
+        beside = f", {group.size} processes" if group.size > 1 else ""
         console.print(
-            f"{chosen.name}: {', '.join(plan.models)} on {plan.device} → {folder}",
+            f"{plan.suite.name}: {', '.join(plan.models)} on {plan.device}{beside} → {folder}",
             highlight=False,
             markup=False,
         )
         try:
             with Board(console) as board:
-                execute(plan, target, board)
+                execute(plan, target, board, group)
         except MedbenchError as error:
             raise type(error)(
                 f"{error}\nFinished stages are kept in {folder}; "
@@ -103,3 +117,13 @@ def run(
         console.print(
             f"Report: {folder / 'report.html'}", highlight=False, markup=False, soft_wrap=True
         )
+
+
+def _follow(plan: Plan, folder: Path, group: Ranks) -> None:
+    """Help the first process, which alone writes and speaks."""
+    from ..harness.quiet import quiet
+    from ..harness.run import follow
+    from ..harness.store import RunFolder
+
+    with quiet(Path(os.devnull)):
+        follow(plan, RunFolder(folder), group)

@@ -23,6 +23,10 @@ MEMORISED = 0.05
 """Nats a token. Text of this entropy is not learned but known by heart: English prose stays above
 0.5 even for the largest models."""
 
+LEARNED = 2 * MEMORISED
+"""Where loss on rows kept out falls so low too, the text is predictable and was learned: answers of
+one word, or of a small invented world."""
+
 FLAT = 0.005
 """A loss that has fallen by less than this share of itself has not moved."""
 
@@ -49,7 +53,7 @@ def raised(log: Log) -> list[Alarm]:
         _not_finite(train),
         _no_gradient(train),
         _flat(train),
-        _memorised(train),
+        _memorised(log),
         _turned(log),
     )
     return sorted((alarm for alarm in checks if alarm), key=lambda alarm: alarm.step)
@@ -99,16 +103,22 @@ def _flat(train: Log) -> Alarm | None:
     )
 
 
-def _memorised(train: Log) -> Alarm | None:
-    for line in train:
-        if 0 <= float(line["loss"]) < MEMORISED:
-            return Alarm(
-                "memorised",
-                int(line["step"]),
-                False,
-                f"training loss fell to {float(line['loss']):.3f} nats a token: the rows are known "
-                "by heart, and only held-out questions say what was learned",
+def _memorised(log: Log) -> Alarm | None:
+    held = [(int(line["step"]), float(line["eval_loss"])) for line in log if "eval_loss" in line]
+    for line in log:
+        loss, step = float(line.get("loss", math.inf)), int(line["step"])
+        if not 0 <= loss < MEMORISED:
+            continue
+        fell = f"training loss fell to {loss:.3f} nats a token"
+        beside = next((other for at, other in held if at >= step), None)
+        if beside is not None and beside >= LEARNED:
+            known = (
+                f"{fell} and that of validation rows is {beside:.3f}: the rows are known by heart"
             )
+            return Alarm("memorised", step, False, known)
+        if not held:
+            perhaps = f"{fell}: the rows may be known by heart, which validation_rows would tell"
+            return Alarm("memorised", step, False, perhaps)
     return None
 
 

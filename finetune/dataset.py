@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from itertools import compress
 from pathlib import Path
 from string import Formatter
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -22,6 +22,7 @@ from ..tasks.splits import is_held_out
 from .recipe import Data, Recipe
 
 HUB = "hub:"
+T = TypeVar("T")
 NAMED = 10
 """So many bad rows are named in a message."""
 
@@ -119,6 +120,16 @@ def encode(found: list[Example], tokenizer: Any, recipe: Recipe) -> Encoded:
         shown = prompt if recipe.loss_on == "text" else [-100] * len(prompt)
         rows.append({"input_ids": prompt + answer, "labels": shown + answer})
     return Encoded(rows, too_long)
+
+
+def keep_apart(rows: list[T], count: int) -> tuple[list[T], list[T]]:
+    """(*rows* to train on, *count* of them to validate on), the latter spread evenly.
+
+    The last rows would not do: many data sets are sorted in some way.
+    """
+    apart = {(2 * place + 1) * len(rows) // (2 * count) for place in range(count)}
+    places = range(len(rows))
+    return [rows[n] for n in places if n not in apart], [rows[n] for n in places if n in apart]
 
 
 def fingerprint(found: list[Example]) -> str:

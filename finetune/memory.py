@@ -139,8 +139,8 @@ def _dtype_name(dtype: str) -> str:
 def largest(lengths: Sequence[int], rows: int, recipe: Recipe, *, end_to_end: bool) -> Layout:
     """The largest micro-batch of a run over rows of these *lengths* in tokens.
 
-    Batches are drawn with the recipe's seed as the trainer draws them, by shuffling all rows once an
-    epoch, though not by its generator: it is the size of a run's largest batch, not that batch.
+    Batches are drawn with the recipe's seed as the trainer draws them, by shuffling all rows once
+    an epoch, though not by its generator: it is the size of a run's largest batch, not that batch.
     """
     draw = random.Random(recipe.seed)
     steps = recipe.steps or max(1, round((recipe.epochs or 1) * len(lengths) / recipe.batch_size))

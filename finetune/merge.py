@@ -67,8 +67,8 @@ def merge_adapter(
         How merged and unmerged agree; it stands in *out*/medbench-merge.json as well.
 
     Raises:
-        InputError: *base* is missing or quantised, *adapter* is no adapter, cannot be merged or does
-            not fit *base*, or the disk is too full.
+        InputError: *base* is missing or quantised, *adapter* is no adapter, cannot be merged or
+            does not fit *base*, or the disk is too full.
     """
     _check_adapter(adapter)
     # On import bitsandbytes, which peft loads, logs that an optional kernel package is missing.
@@ -93,7 +93,7 @@ def merge_adapter(
     model = model.merge_and_unload(safe_merge=True)
     parity = _parity(before, _answers(model, prompts))
     record = {
-        "base": str(base),
+        "base": Path(base).name if Path(base).is_dir() else str(base),
         "revision": revision,
         "adapter": adapter.name,
         "dtype": str(model.dtype).removeprefix("torch."),
@@ -120,8 +120,8 @@ def _check_adapter(adapter: Path) -> None:
         raise InputError(f"{path}: expected a JSON object; save the adapter again") from None
     if kind in ("PREFIX_TUNING", "PROMPT_TUNING", "P_TUNING"):
         raise InputError(
-            f"adapter {adapter}: {kind} puts learned keys and values before the text and changes no "
-            "weight, so there is nothing to merge into; ship the adapter beside its base"
+            f"adapter {adapter}: {kind} puts learned keys and values before the text and changes "
+            "no weight, so there is nothing to merge into; ship the adapter beside its base"
         )
 
 
@@ -152,7 +152,11 @@ def _load_base(
             f"base {base}: its weights cannot be loaded ({str(error).splitlines()[0]}); expected "
             "*.safetensors"
         ) from error
-    return (model.dequantize() if quantized else model), quantized
+    if quantized:
+        model = model.dequantize()
+        # transformers would write the weights as it read them, which it cannot for these.
+        model._weight_conversions = None
+    return model, quantized
 
 
 def _check_disk(out: Path, size: int) -> None:
@@ -161,8 +165,8 @@ def _check_disk(out: Path, size: int) -> None:
     free = shutil.disk_usage(there).free
     if free < 1.05 * size:
         raise InputError(
-            f"--out {out}: the merged checkpoint needs {1.05 * size / 1e9:.1f} GB and {free / 1e9:.1f}"
-            " GB are free there; make room or choose another disk"
+            f"--out {out}: the merged checkpoint needs {1.05 * size / 1e9:.1f} GB and "
+            f"{free / 1e9:.1f} GB are free there; make room or choose another disk"
         )
 
 

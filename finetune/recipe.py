@@ -29,7 +29,7 @@ class Data(Section):
             (docs/reference/overlap.md): ``refuse`` to tune, ``drop`` them, or tune on them and
             ``report`` it.
         rows: Take the first so many of the rows that are left; all when null.
-        validation_rows: Keep the last so many of those out of training, to watch their loss.
+        validation_rows: Keep so many of those, evenly spread, out of training, to watch their loss.
     """
 
     source: str
@@ -121,7 +121,7 @@ class Recipe(Section):
                 "both for messages"
             )
         if self.adapter.kind == "prefix" and self.gradient_checkpointing:
-            raise ValueError("a prefix cannot be tuned with gradient_checkpointing; set it to false")
+            raise ValueError("a prefix does not survive gradient_checkpointing; set it to false")
         hub = self.data.source.startswith("hub:")
         if not hub and (self.data.config or self.data.split or self.data.revision):
             raise ValueError("data.config, split and revision belong to a source hub:OWNER/NAME")

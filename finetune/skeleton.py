@@ -172,7 +172,7 @@ def dtype_of(recipe: Recipe) -> torch.dtype:
     return dtype
 
 
-class _Live(TorchDispatchMode):
+class _Live(TorchDispatchMode):  # type: ignore[misc]
     """Counts the bytes of storages while they are alive; those that were there before are not."""
 
     def __init__(self, before: list[torch.Tensor]) -> None:
@@ -203,7 +203,7 @@ class _Live(TorchDispatchMode):
         self.now -= size
 
 
-class _Held(torch.nn.Linear):
+class _Held(torch.nn.Linear):  # type: ignore[misc]
     """A linear layer as bitsandbytes holds it: its weight becomes whole for each product."""
 
     keeps_input = False
@@ -214,7 +214,7 @@ class _Held(torch.nn.Linear):
         return found if self.bias is None else found + self.bias
 
 
-class _HeldProduct(torch.autograd.Function):
+class _HeldProduct(torch.autograd.Function):  # type: ignore[misc]
     @staticmethod
     def forward(ctx: Any, x: torch.Tensor, weight: torch.Tensor, keeps: bool) -> torch.Tensor:
         ctx.weight, ctx.x = weight, x if keeps else None
@@ -250,9 +250,9 @@ def _stored(parameter: torch.Tensor, held: bool, recipe: Recipe) -> int:
     """Bytes of one weight: nf4 has 4 bits, a scale of 8 a block of 64 and a float32 for 256 scales.
 
     That is 4.127 bits with double quantisation (QLoRA, arXiv:2305.14314, section 3); int8 has a
-    float32 for each row. Embeddings, norms, biases and the head stay in the computation's precision.
+    float32 for each row. Embeddings, norms, biases and the head keep the computation's precision.
     """
-    count = parameter.numel()
+    count = int(parameter.numel())
     if not held:
         return int(count * dtype_of(recipe).itemsize)
     if recipe.quantization == "int8":
@@ -284,7 +284,7 @@ def _no_mask(*_: Any, **__: Any) -> None:
 def _attend(
     module: Any, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, *_: Any, **__: Any
 ) -> tuple[torch.Tensor, None]:
-    """As tuning attends on a GPU: keys and values repeated for their groups, no matrix of scores."""
+    """As tuning attends on a GPU: keys and values repeated for their groups, no score matrix."""
     groups = query.shape[1] // key.shape[1]
     key, value = (each.repeat_interleave(groups, dim=1) for each in (key, value))
     attended = functional.scaled_dot_product_attention(query, key, value, is_causal=True)

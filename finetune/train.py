@@ -25,7 +25,8 @@ from ..harness.suite import ModelSpec
 from . import alarms, checkpoint
 from .backends import choose, tune_with_unsloth
 from .batches import lay_end_to_end
-from .dataset import Example, encode, examples, fingerprint
+from .dataset import Example, encode, examples, fingerprint, keep_apart
+from .memory import rows_that_fit
 from .recipe import Recipe
 from .trainer import Fit, Trainer, Work, make_trainer
 from .watch import watching
@@ -42,6 +43,10 @@ COLUMNS = {
     "peak_bytes": "peak_bytes",
 }
 """What transformers logs → the columns of losses.csv (docs/reference/run-folder.md)."""
+
+
+PADDED_TOKENS = 2048
+"""At most so many tokens go through a CPU at once: more only adds padding to compute."""
 
 
 @dataclass(frozen=True)
@@ -110,22 +115,23 @@ def tune(job: Job, tick: Tick) -> dict[str, Any]:
 def tune_here(job: Job, tick: Tick, stack: Stack) -> dict[str, Any]:
     """Train and save in this process with *stack*; as :func:`tune`."""
     started = time.perf_counter()
-    rows_at_once = _first_try(job.recipe)
+    most = _share(job.recipe)
     while True:
         try:
-            rows, trainer, went_on = _fit(job, rows_at_once, tick, stack)
+            rows, trainer, went_on = _fit(job, most, tick, stack)
             break
         except Exception as error:
             if not out_of_memory(error):
                 raise
-            if rows_at_once == 1 or job.recipe.micro_batch_size != "auto":
+            # Several processes would each have to know that one of them ran out.
+            if most == 1 or job.recipe.micro_batch_size != "auto" or _processes() > 1:
                 raise StageError(
-                    f"recipe {job.recipe.name!r}: {rows_at_once} rows at once do not fit into the "
-                    "memory there is; set quantization: nf4, gradient_checkpointing: true, or a "
-                    "smaller max_length or micro_batch_size"
+                    f"recipe {job.recipe.name!r}: {most} rows at once do not fit into the memory "
+                    "there is; set quantization: nf4, gradient_checkpointing: true, or a smaller "
+                    "max_length or micro_batch_size"
                 ) from error
         # The failed trainer is still on the stack inside the except block; only here is it gone.
-        rows_at_once = _halved(rows_at_once)
+        most = max(_divisors(most)[:-1])
         gc.collect()
         torch.cuda.empty_cache()
     detail = _detail(job, rows, trainer) | went_on
@@ -135,15 +141,14 @@ def tune_here(job: Job, tick: Tick, stack: Stack) -> dict[str, Any]:
     return detail | {"seconds": time.perf_counter() - started}
 
 
-def _fit(
-    job: Job, rows_at_once: int, tick: Tick, stack: Stack
-) -> tuple[Rows, Trainer, dict[str, Any]]:
-    """(rows, the trainer when it is done, what was gone on from)."""
+def _fit(job: Job, most: int, tick: Tick, stack: Stack) -> tuple[Rows, Trainer, dict[str, Any]]:
+    """(rows, the trainer when it is done, what was gone on from); *most* rows go at once."""
     recipe = job.recipe
     transformers.set_seed(recipe.seed)
     model, tokenizer = stack.load(job)
     rows = _rows(job, tokenizer)
     automatic = recipe.micro_batch_size == "auto" and recipe.adapter.kind != "prefix"
+    rows_at_once = _at_once(recipe, model, rows, most)
     fit = Fit(
         rows=rows_at_once,
         accumulation=recipe.batch_size // (rows_at_once * _processes()),
@@ -192,22 +197,22 @@ def _rows(job: Job, tokenizer: Any) -> Rows:
     recipe = job.recipe
     texts = examples(recipe, recipe.seed, tokenizer, job.dropped)
     encoded = encode(texts, tokenizer, recipe)
-    kept = len(encoded.rows) - recipe.data.validation_rows
-    if kept < 1:
+    if len(encoded.rows) <= recipe.data.validation_rows:
         raise InputError(
             f"recipe {recipe.name!r}: of {len(texts)} rows {len(encoded.too_long)} are longer than "
             f"max_length {recipe.max_length} tokens and {recipe.data.validation_rows} are kept for "
             "validation, so that none is left to tune on"
         )
-    return Rows(texts, encoded.rows[:kept], encoded.rows[kept:], encoded.too_long)
+    train, validation = keep_apart(encoded.rows, recipe.data.validation_rows)
+    return Rows(texts, train, validation, encoded.too_long)
 
 
 def _processes() -> int:
     return int(os.environ.get("WORLD_SIZE", "1"))
 
 
-def _first_try(recipe: Recipe) -> int:
-    """Rows that go through at once in each process.
+def _share(recipe: Recipe) -> int:
+    """The most rows that may go through at once in each process.
 
     Raises:
         InputError: The recipe's batch cannot be shared out evenly.
@@ -228,9 +233,28 @@ def _first_try(recipe: Recipe) -> int:
     return recipe.micro_batch_size
 
 
-def _halved(rows: int) -> int:
-    """The largest proper divisor, so that an optimizer step keeps its rows."""
-    return next(size for size in range(rows // 2, 0, -1) if rows % size == 0)
+def _at_once(recipe: Recipe, model: Any, rows: Rows, most: int) -> int:
+    """How many rows go through at once: a divisor of *most*, so that a step keeps its rows.
+
+    On a GPU as many as are predicted to fit; on a CPU, where rows are padded, as many as keep the
+    padding small.
+    """
+    if recipe.micro_batch_size != "auto":
+        return most
+    longest = max(len(row["input_ids"]) for row in rows.train)
+    if model.device.type == "cpu":
+        fitting = PADDED_TOKENS // longest
+    else:
+        free, total = torch.cuda.mem_get_info(model.device)
+        free += torch.cuda.memory_allocated(model.device)
+        # Processes must decide alike, and what is free is not alike on all GPUs.
+        budget = round(0.9 * total) if _processes() > 1 else free
+        fitting = rows_that_fit(model.config, recipe, budget, longest)
+    return max(size for size in _divisors(most) if size <= max(1, fitting))
+
+
+def _divisors(number: int) -> list[int]:
+    return [size for size in range(1, number + 1) if number % size == 0]
 
 
 def _detail(job: Job, rows: Rows, trainer: Trainer) -> dict[str, Any]:

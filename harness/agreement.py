@@ -54,7 +54,7 @@ def agree(left: pd.DataFrame, right: pd.DataFrame, names: Names) -> list[str]:
     ]
     for chosen, sentence in counted:
         for task, rows in _by_task(left, chosen):
-            warnings.append(f"task {task}: {sentence.format(_questions(len(rows)))}")
+            warnings.append(f"task {task}: {sentence.format(questions(len(rows)))}")
     return warnings
 
 
@@ -87,7 +87,8 @@ def some(ids: Sequence[Any] | pd.Series[Any]) -> str:
     return ", ".join(shown) + (", …" if len(ids) > _SHOWN else "")
 
 
-def _questions(count: int) -> str:
+def questions(count: int) -> str:
+    """A number of questions in words."""
     return "1 question" if count == 1 else f"{count} questions"
 
 
@@ -159,7 +160,7 @@ def _refuse(left: pd.DataFrame, right: pd.DataFrame, names: Names) -> None:
         name = names[0] if letters[0] else names[1]
         fix = f"the answers of {name} are letters, so give its options too, or its texts"
     raise InputError(
-        f"task {left['task'].iloc[0]}: the right answers of {_questions(len(left))} differ in "
+        f"task {left['task'].iloc[0]}: the right answers of {questions(len(left))} differ in "
         f"{names[0]} and {names[1]}: doc_id {some(left['doc_id'])}{shown}; {fix}"
     )
 

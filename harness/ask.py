@@ -24,8 +24,9 @@ def ask(
 ) -> dict[str, str]:
     """What each of the models *names* of *suite* says to *question*, greedily decoded.
 
-    A tuned model is asked in the words of the recipe that it was tuned by, a base in those of the
-    first tuned model that stands on it. Where that ends with ``<think>``, so does each answer begin.
+    A tuned model is asked in the words of the recipe that it was tuned by, a base in those of
+    the first tuned model that stands on it. Where the prompt ends with ``<think>``, so does the
+    answer begin.
 
     Args:
         run: Where adapters that were tuned lie.
@@ -42,12 +43,14 @@ def ask(
         engine = backends.find(specs[specs[name].base or name].backend)
         if not engine.torch:
             raise InputError(
-                f"--models {name}: runs on back end {engine.name}; what can be asked here are models "
-                "of backend medbench or hf"
+                f"--models {name}: runs on back end {engine.name}; what can be asked here are "
+                "models of backend medbench or hf"
             )
     adapters = {n: adapter_of(run, suite, n) for n in names if specs[n].base}
     # Models of one base after each other: a base is loaded once.
-    order = sorted(names, key=lambda n: [specs[m].base or m for m in names].index(specs[n].base or n))
+    order = sorted(
+        names, key=lambda n: [specs[m].base or m for m in names].index(specs[n].base or n)
+    )
     pool = ScoringPool(specs, adapters, how.get("device", "cpu"))
     said = {}
     try:

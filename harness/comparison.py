@@ -125,7 +125,7 @@ def compare_sides(
     if not shared:
         raise InputError(
             f"{a.origin} and {b.origin} have no task in common ({_tasks(left)}; {_tasks(right)}); "
-            "name the tasks alike, e.g. with --columns task=…"
+            "name the tasks alike, e.g. with --columns task==NAME"
         )
     joined = join(left, right, names)
     tables = {str(task): rows for task, rows in joined.pairs.groupby("task", sort=False)}
@@ -134,6 +134,7 @@ def compare_sides(
             f"{a.origin} and {b.origin} have no question in common; check that both were scored "
             "on the same data, or name the column that tells questions apart with --columns"
         )
+    grouped = [_clusters(task, rows) for task, rows in tables.items()]
     found = [_compare(task, rows, confidence) for task, rows in tables.items()]
     adjusted = stats.holm([one.found.p for one in found])
     found = [replace(one, p_holm=p) for one, p in zip(found, adjusted, strict=True)]
@@ -145,7 +146,7 @@ def compare_sides(
         *names, a.origin, b.origin, tuple(found), pooled,
         _flips(kept, left, right) if kept is not None else (),
         _counts(changed, "score_b"), _counts(changed, "score_a"),
-        (*a.notes, *b.notes, *joined.warnings),
+        (*a.named_notes, *b.named_notes, *joined.warnings, *filter(None, grouped)),
     )  # fmt: skip
 
 
@@ -197,6 +198,14 @@ def _compare(task: str, pairs: pd.DataFrame, confidence: float) -> Comparison:
     least = power.smallest_detectable(pairs, alpha=1 - confidence)
     protocol = "" if task == POOLED else str(pairs["protocol"].iloc[0])
     return Comparison(task, str(pairs["metric"].iloc[0]), protocol, found, found.p, least)
+
+
+def _clusters(task: str, pairs: pd.DataFrame) -> str | None:
+    """What to say where n counts less than the questions, as some belong together."""
+    asked, n = pairs["doc_hash"].nunique(), pairs["cluster"].nunique()
+    if asked <= n:
+        return None
+    return f"task {task}: {asked} questions in {n} clusters; a cluster counts as one question"
 
 
 def _counts(changed: Sequence[pd.DataFrame], side: str) -> dict[str, int]:

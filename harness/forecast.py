@@ -64,7 +64,7 @@ def of_tuning(
         dropped: Places in the source of rows that are left out.
 
     Raises:
-        InputError: The base's config cannot be read, its architecture is not known, or *gpu* is not.
+        InputError: The base's config cannot be read, its architecture or *gpu* is not known.
     """
     from ..finetune import gpus, memory
     from ..finetune.skeleton import Skeleton
@@ -143,7 +143,7 @@ def _this_gpu() -> str | None:
 
 
 def base_config(spec: ModelSpec) -> Any:
-    """transformers' config of a base model.
+    """The config of a base model.
 
     Raises:
         InputError: It is not there, or the Hub cannot be reached.
@@ -157,8 +157,8 @@ def base_config(spec: ModelSpec) -> Any:
     except (OSError, ValueError) as error:
         raise InputError(
             f"model {spec.pretrained}: its config.json cannot be read "
-            f"({str(error).splitlines()[0]}). Connect to the Hub, or give a local folder that holds "
-            "config.json: --set models.<base>.pretrained=./FOLDER"
+            f"({str(error).splitlines()[0]}). Connect to the Hub, or give a local folder that "
+            "holds config.json: --set models.<base>.pretrained=./FOLDER"
         ) from error
 
 

@@ -11,7 +11,7 @@ import pandas as pd
 
 from ..errors import InputError
 from .predictions.load import Side
-from .results import _score
+from .results import task_score
 from .store import FORMAT, RunFolder
 
 SUITE = "imported"
@@ -108,5 +108,5 @@ def _task(table: pd.DataFrame, model: str, side: Side) -> dict[str, Any]:
         "chance": float((1 / counts).mean()) if metric == "acc" and (counts > 0).all() else None,
         "source": side.origin,
         "licence": "not known",
-        "scores": {model: _score(table)},
+        "scores": {model: task_score(table)},
     }

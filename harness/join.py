@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 
 from ..errors import InputError
-from .agreement import Names, Rows, agree, some, spelled
+from .agreement import Names, Rows, agree, questions, some, spelled
 from .identity import ID, UNKNOWN, id_hash
 
 _NAMES = ["task", "doc_id", "doc_hash", "order"]
@@ -70,7 +70,7 @@ def join(a: pd.DataFrame, b: pd.DataFrame, names: Names = ("a", "b")) -> Joined:
     for alone, name in zip(only, names, strict=True):
         for task, rows in alone.groupby("task", sort=False):
             warnings.append(
-                f"task {task}: {len(rows)} questions are in {name} only: doc_id "
+                f"task {task}: only {name} answered {questions(len(rows))}: doc_id "
                 f"{some(rows['doc_id'])}"
             )
     warnings += said + agree(left, right, names)
@@ -100,7 +100,7 @@ def _check(table: pd.DataFrame, name: str) -> None:
             task = twice["task"].iloc[0]
             ids = twice.loc[twice["task"] == task, "doc_id"].drop_duplicates()
             raise InputError(
-                f"{name}: task {task}: {len(ids)} doc_ids are there more than once: "
+                f"{name}: task {task}: more than one row of {questions(len(ids))}: doc_id "
                 f"{some(ids)}; keep one row a question"
             )
     numbers = table[["score", "weight"]].to_numpy(np.float64)

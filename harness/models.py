@@ -12,6 +12,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
 
 from ..errors import StageError
 from . import backends, endpoint
+from .ranks import place
 from .scorer_sentinel import check_adapter, sentinel
 from .suite import ModelSpec
 
@@ -38,7 +39,7 @@ def load_base(spec: ModelSpec, device: str) -> tuple[Any, Any]:
         model = AutoModelForCausalLM.from_pretrained(
             spec.source,
             dtype=dtype,
-            device_map={"": device},
+            device_map={"": place(device)},
             quantization_config=_quantization(spec.quantization, dtype),
             use_safetensors=True,
             **options,

@@ -35,12 +35,14 @@ class Stage:
         fingerprint: Hash of everything its outcome depends on.
         outputs: What it leaves in the run folder, relative to it.
         work: Does it, and returns what the manifest keeps of it.
+        shared: All processes of the run do it together; else the first does it alone.
     """
 
     name: str
     fingerprint: str
     outputs: list[str]
     work: Callable[[Tick], dict[str, Any]]
+    shared: bool = False
 
 
 class Pipeline:
@@ -162,7 +164,7 @@ class Pipeline:
         weights = self._weights(name)
         # Named by what it goes on with: checkpoints of another recipe are never taken up.
         scratch = f"parts/tune/{name}-{weights[:12]}"
-        return Stage(f"tune/{name}", weights, [f"adapters/{name}"], work)
+        return Stage(f"tune/{name}", weights, [f"adapters/{name}"], work, shared=True)
 
     def _score(self, name: str, task: Task) -> Stage:
         suite = self._plan.suite
@@ -175,6 +177,8 @@ class Pipeline:
             asking = Asking(suite.limit, suite.orders, self._plan.prompt(name))
             with self._pool.use(name, suite.batch_size) as lm:
                 samples = score(name, lm, self._plan.put(task, name), asking, tick)
+            if samples.empty:
+                return {}  # the first process has them all
             self._run.write_table(part, samples)
             documents = fingerprint.of(samples["doc_hash"].tolist())
             return {
@@ -192,7 +196,8 @@ class Pipeline:
             [suite.limit, suite.orders, suite.batch_size, suite.prompt.model_dump()],
             self._shots(task),
         ]
-        return Stage(f"score/{name}/{task.name}", fingerprint.of(depends), [part], work)
+        shared = self._plan.backend(name).name == "medbench"
+        return Stage(f"score/{name}/{task.name}", fingerprint.of(depends), [part], work, shared)
 
     def _judge(self, name: str, task: Task) -> Stage:
         section = self._plan.suite.judge

@@ -9,7 +9,7 @@ import pandas as pd
 
 from . import power, stats
 from .calibration import calibration
-from .groups import group_scores
+from .groups import comparison, group_scores
 from .join import join
 from .judge import agreement
 from .latency import summarise
@@ -70,6 +70,7 @@ def _results(
     tasks: dict[str, Any] = {}
     notes, comparisons = plan.notes(), []
     tables: dict[tuple[str, str], pd.DataFrame] = {}
+    pairs: dict[tuple[str, str, str], pd.DataFrame] = {}
     if samples is not None:
         for (task_name, model), table in samples.groupby(["task", "model"], sort=False):
             tables[str(task_name), str(model)] = table
@@ -82,34 +83,32 @@ def _results(
             "chance": task.chance,
             "source": task.source,
             "licence": task.licence,
-            "scores": {model: _score(tables[task.name, model]) for model in scored},
+            "scores": {model: task_score(tables[task.name, model]) for model in scored},
         }
         for tuned in scored:
             base = plan.base_of(tuned)
             if base != tuned and base in scored:
                 joined = join(tables[task.name, base], tables[task.name, tuned], (base, tuned))
                 names = {"task": task.name, "metric": task.metric, "base": base, "tuned": tuned}
-                comparisons.append(names | _comparison(joined.pairs))
+                pairs[task.name, base, tuned] = joined.pairs
+                comparisons.append(names | comparison(joined.pairs))
                 notes += joined.warnings
+    groups = group_scores(plan.suite.tasks, tables, pairs)
+    adjusted([one for group in groups.values() for one in group["comparisons"]])
     return {
         "format": FORMAT,
         "suite": plan.suite.name,
         "models": plan.models,
         "notes": notes,
         "tasks": tasks,
-        "groups": group_scores(plan.suite.tasks, tables),
+        "groups": groups,
         "comparisons": adjusted(comparisons),
         "latency": summarise(timings) if timings is not None else [],
     }
 
 
-def _comparison(pairs: pd.DataFrame) -> dict[str, Any]:
-    found = asdict(stats.compare(pairs))
-    return found | {"smallest_detectable": power.smallest_detectable(pairs)}
-
-
 def adjusted(comparisons: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The comparisons with ``p_holm``, adjusted over the tasks of each tuned model."""
+    """The comparisons with ``p_holm``, adjusted over the tasks (or groups) of each tuned model."""
     by_model: dict[str, list[dict[str, Any]]] = {}
     for one in comparisons:
         by_model.setdefault(one["tuned"], []).append(one)
@@ -119,7 +118,7 @@ def adjusted(comparisons: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return comparisons
 
 
-def _score(samples: pd.DataFrame) -> dict[str, Any]:
+def task_score(samples: pd.DataFrame) -> dict[str, Any]:
     """A score; with option scores its calibration, with several orders their effect and noise."""
     found = asdict(stats.summarise(samples))
     for key, extra in (

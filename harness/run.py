@@ -3,6 +3,9 @@
 A stage is skipped when it finished before with the same fingerprint (everything it depends on) and
 its outputs are still there. The manifest is written before and after each stage, so a killed run
 goes on where it stopped when the same command is given again.
+
+With several processes (ranks.py) the first does all this, and the others follow it through the
+stages that are shared.
 """
 
 from __future__ import annotations
@@ -17,7 +20,8 @@ from typing import Any, Protocol
 from ..errors import InputError, MedbenchError, StageError
 from .pipeline import Pipeline, Stage
 from .plan import Plan
-from .progress import Tick
+from .progress import Tick, silent
+from .ranks import Ranks
 from .results import derive
 from .store import FORMAT, RunFolder
 
@@ -62,13 +66,41 @@ def open_folder(path: Path, plan: Plan, *, fresh: bool) -> RunFolder:
     return run
 
 
-def execute(plan: Plan, run: RunFolder, watcher: Watcher) -> None:
+def check_launch(plan: Plan, ranks: Ranks) -> None:
+    """Check that *plan* can be done by so many processes.
+
+    Raises:
+        InputError: A model's engine shares its work out by itself, or a batch cannot be shared.
+    """
+    if ranks.size == 1:
+        return
+    for name in plan.models:
+        backend = plan.backend(name)
+        if not (backend.torch or backend.remote):
+            raise InputError(
+                f"models.{name}: back end {backend.name} spreads over GPUs by its own args (e.g. "
+                "tensor_parallel_size); start medbench without a launcher"
+            )
+    for recipe in plan.recipes.values():
+        if recipe.batch_size % ranks.size:
+            raise InputError(
+                f"recipe {recipe.name!r}: batch_size {recipe.batch_size} cannot be shared evenly "
+                f"by {ranks.size} processes; start as many as divide it"
+            )
+
+
+def execute(plan: Plan, run: RunFolder, watcher: Watcher, ranks: Ranks | None = None) -> None:
     """Run every stage of *plan* that is not done, then derive the tables and results.
+
+    Args:
+        ranks: The processes of this run, of which this is the first.
 
     Raises:
         MedbenchError: A stage failed. What was finished is kept, and the manifest says which.
     """
+    ranks = ranks or Ranks()
     started = time.monotonic()
+    ranks.connect(plan.device)
     run.sweep()
     manifest = _manifest(plan, run)
     pipeline = Pipeline(plan, run)
@@ -82,10 +114,12 @@ def execute(plan: Plan, run: RunFolder, watcher: Watcher) -> None:
         for name, record in known.items()
         if name not in planned and record["status"] == "done"
     }
+    ranks.last_words = lambda message: _give_up(run, manifest, message)
     try:
         for stage in stages:
-            _advance(stage, run, manifest, watcher)
+            _advance(stage, run, manifest, watcher, ranks)
             done.update(stage.outputs)
+        ranks.tell(None)
         manifest["status"] = "done"
     finally:
         if manifest["status"] != "done":
@@ -101,7 +135,35 @@ def execute(plan: Plan, run: RunFolder, watcher: Watcher) -> None:
             _save(run, manifest)
 
 
-def _advance(stage: Stage, run: RunFolder, manifest: dict[str, Any], watcher: Watcher) -> None:
+def follow(plan: Plan, run: RunFolder, ranks: Ranks) -> None:
+    """Take this process's part in the stages that the first one calls; nothing is written.
+
+    Raises:
+        MedbenchError: A stage failed here.
+    """
+    ranks.connect(plan.device)
+    pipeline = Pipeline(plan, run)
+    stages = {stage.name: stage for stage in pipeline.stages()}
+    while (name := ranks.hear()) is not None:
+        try:
+            stages[name].work(silent)
+        except MedbenchError as error:
+            raise type(error)(f"{name}: {error}") from error
+    pipeline.close()
+
+
+def _give_up(run: RunFolder, manifest: dict[str, Any], message: str) -> None:
+    """Leave a manifest that says what has ended the run, of which another process failed."""
+    manifest["status"] = "failed"
+    for record in manifest["stages"].values():
+        if record["status"] == "running":
+            record["status"], record["error"] = "failed", message
+    _save(run, manifest)
+
+
+def _advance(
+    stage: Stage, run: RunFolder, manifest: dict[str, Any], watcher: Watcher, ranks: Ranks
+) -> None:
     record = manifest["stages"].get(stage.name, {})
     if (
         record.get("status") == "done"
@@ -122,6 +184,8 @@ def _advance(stage: Stage, run: RunFolder, manifest: dict[str, Any], watcher: Wa
     _save(run, manifest)
     started = time.monotonic()
     try:
+        if stage.shared:
+            ranks.tell(stage.name)
         record["detail"] = stage.work(watcher.begin(stage.name))
         record["status"] = "done"
     except BaseException as error:

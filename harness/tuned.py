@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,8 +29,12 @@ def suite_of(run: RunFolder) -> Suite:
     Raises:
         InputError: The manifest has none that this medbench can read.
     """
+    raw = copy.deepcopy(run.manifest().get("suite") or {})
+    for name, spec in (raw.get("models") or {}).items():
+        if spec.get("base"):  # every default is spelled out, and a tuned model may not have them
+            raw["models"][name] = {key: spec.get(key) for key in ("base", "adapter")}
     try:
-        return Suite.model_validate(run.manifest().get("suite"))
+        return Suite.model_validate(raw)
     except ValidationError as error:
         raise InputError(
             f"{run.path}/manifest.json: its suite cannot be read ({error.error_count()} problems); "
@@ -66,7 +71,9 @@ def find_tuned(text: str) -> Tuned:
     if not tuned:
         raise InputError(f"{folder}: this run has no tuned model; expected one with an adapter")
     if not name and len(tuned) > 1:
-        raise InputError(f"{text}: several tuned models; expected {folder}:NAME of {', '.join(tuned)}")
+        raise InputError(
+            f"{text}: several tuned models; expected {folder}:NAME of {', '.join(tuned)}"
+        )
     name = name or tuned[0]
     if name not in tuned:
         raise InputError(f"{text}: {name!r} is no tuned model; expected one of: {', '.join(tuned)}")

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..harness.calibration import Bin
-from .formatting import number, percent
+from .formatting import DASH, number, percent
 
 CALIBRATION = (
     "Lower is better for all three: ECE is the average gap between how sure a model is and how "
@@ -19,7 +19,9 @@ CALIBRATION = (
 )
 ORDERS = (
     "A model that knows an answer keeps it wherever it stands. The worst order is picked "
-    "afterwards, so by chance alone it lies a little below the mean."
+    "afterwards, so by chance alone it lies a little below the mean. Two orders of one model lie "
+    "further apart than its noise floor (in points) in one case of twenty: a smaller difference "
+    "between runs that differ in the order may be the order's."
 )
 CLUSTERED = (
     "Where a question was asked under several option orders, its answers count as one: standard "
@@ -67,18 +69,26 @@ class OrderEffect:
     mean: float | None
     worst: float | None
     changed: float | None
+    floor: float | None = None
 
     @property
     def cells(self) -> tuple[str, ...]:
-        """Orders, mean and worst accuracy, share of questions whose answer changes."""
-        return (str(self.orders), *map(percent, (self.mean, self.worst, self.changed)))
+        """Orders, mean and worst accuracy, share of questions whose answer changes, noise floor."""
+        shares = map(percent, (self.mean, self.worst, self.changed))
+        return (str(self.orders), *shares, self._floor or DASH)
 
     @property
     def line(self) -> str:
+        floor = f", noise floor {self._floor} points" if self._floor else ""
         return (
             f"{self.orders} option orders: worst {percent(self.worst)}, "
-            f"answers that change {percent(self.changed)}"
+            f"answers that change {percent(self.changed)}{floor}"
         )
+
+    @property
+    def _floor(self) -> str:
+        """In points; empty where it is not known."""
+        return "" if self.floor is None else number(100 * self.floor)
 
 
 def read_calibration(score: dict[str, Any]) -> Calibration | None:
@@ -98,7 +108,8 @@ def read_orders(score: dict[str, Any]) -> OrderEffect | None:
     found = score.get("orders")
     if not found:
         return None
-    return OrderEffect(int(found["orders"]), *map(found.get, ("mean", "worst", "changed")))
+    floor = (score.get("noise") or {}).get("floor")
+    return OrderEffect(int(found["orders"]), *map(found.get, ("mean", "worst", "changed")), floor)
 
 
 def even_guess(chance: float) -> Calibration:

@@ -21,14 +21,13 @@ from .plot import SMALL, Look, frame, guide, heading, interval, label, legend, p
 from .report import Report
 from .scores import Task
 from .svg import INK, render
+from .training_charts import curves
 from .verdicts import Comparison
 
 BASE = Look("#848d97", "o")
 TUNED = (Look("#2f7de1", "D"), Look("#d1660a", "s"), Look("#1a9a74", "^"), Look("#b25fa5", "v"))
 """Mid-tones that keep a contrast of 3 on white and on near-black, apart for colour-blind eyes."""
 NAMES = ("accuracy", "differences", "reliability", "risk", "loss", "memory", "latency")
-SMOOTH = 24
-"""From so many logged steps on the loss curve also shows a running mean."""
 
 
 @dataclass(frozen=True)
@@ -140,31 +139,10 @@ def _calibration(report: Report) -> list[Chart]:
 
 
 def _loss(report: Report) -> Chart | None:
-    curves = [training for training in report.trainings if training.losses]
-    if not curves:
+    trainings = [training for training in report.trainings if training.losses]
+    if not trainings:
         return None
-    looks = _looks(report)
-    figure, [ax] = page(212, left=34)
-    said = []
-    for curve in curves:
-        steps, losses = np.array(curve.losses).T
-        colour, many = looks[curve.model].colour, len(steps) >= SMOOTH
-        ax.plot(
-            steps, losses, color=colour, lw=1 if many else 1.8, alpha=0.45 if many else 1,
-            marker="o" if len(steps) == 1 else "",
-        )  # fmt: skip
-        if many:
-            span = 2 * (len(steps) // 24) + 1
-            mean = np.convolve(losses, np.ones(span) / span, mode="valid")
-            ax.plot(steps[span // 2 : len(steps) - span // 2], mean, color=colour, lw=2.2)
-        said.append(
-            f"{curve.model}: {number(losses[0], 3)} at step {number(steps[0], 0)}, "
-            f"{number(losses[-1], 3)} at step {number(steps[-1], 0)}."
-        )
-    ax.set_ylim(0, 1.06 * max(*(loss for curve in curves for _, loss in curve.losses), 1e-9))
-    smooth = "; bold: running mean" if any(len(c.losses) >= SMOOTH for c in curves) else ""
-    frame(ax, f"training loss at each optimiser step{smooth}", rules="y")
-    legend(figure, {curve.model: looks[curve.model] for curve in curves})
+    figure, said = curves(trainings, _looks(report))
     return _chart(figure, "loss", "Training loss", said)
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 
 from ..harness.store import RunFolder
-from .formatting import DASH, NBSP, count, duration, milliseconds, number, percent, size, small
+from .formatting import DASH, NBSP, count, duration, milliseconds, number, size, small
 
 Fact = tuple[str, str]
 """A label and what stands beside it."""
@@ -36,15 +36,6 @@ class Stage:
         if self.status == "failed":
             return f"Stage {self.name} failed: {self.error or 'no reason was kept'}"
         return f"Stage {self.name} was not finished."
-
-
-@dataclass(frozen=True)
-class Training:
-    """How one model was tuned; ``losses`` are (step, loss)."""
-
-    model: str
-    facts: tuple[Fact, ...]
-    losses: tuple[tuple[float, float], ...]
 
 
 @dataclass(frozen=True)
@@ -111,52 +102,7 @@ def read_stages(manifest: dict[str, Any]) -> tuple[Stage, ...]:
     )
 
 
-def read_trainings(run: RunFolder, manifest: dict[str, Any]) -> tuple[Training, ...]:
-    """The models tuned in this run, with what of their loss was kept."""
-    found = []
-    for name, stage in manifest.get("stages", {}).items():
-        if not name.startswith("tune/"):
-            continue
-        model = name.removeprefix("tune/")
-        table = run.losses(model)
-        losses: tuple[tuple[float, float], ...] = ()
-        if table is not None and {"step", "loss"} <= set(table.columns):
-            kept = table[["step", "loss"]].apply(pd.to_numeric, errors="coerce").dropna()
-            losses = tuple((float(step), float(loss)) for step, loss in kept.to_numpy())
-        facts = _training_facts(stage.get("detail") or {}, _change(manifest, model))
-        if losses or facts:
-            found.append(Training(model, facts, losses))
-    return tuple(found)
-
-
-def _change(manifest: dict[str, Any], model: str) -> float | None:
-    """The largest difference the adapter makes to a log-probability, as its scoring found it."""
-    for name, stage in manifest.get("stages", {}).items():
-        if name.startswith(f"score/{model}/"):
-            change: float | None = (stage.get("detail") or {}).get("adapter_change")
-            return change
-    return None
-
-
-def _training_facts(detail: dict[str, Any], change: float | None) -> tuple[Fact, ...]:
-    trainable, parameters = detail.get("trainable_parameters"), detail.get("parameters")
-    facts = [
-        ("rows", count(detail.get("rows"))),
-        ("steps", count(detail.get("steps"))),
-        ("loss", f"{number(detail.get('loss_first'), 3)} → {number(detail.get('loss_last'), 3)}"),
-        ("time", duration(detail.get("seconds"))),
-        ("parameters", count(parameters)),
-        ("of these trained", count(trainable)),
-        ("quantisation of the base", str(detail.get("quantization") or "")),
-        ("changes a log-probability by up to", f"{number(change, 2)} nats" if change else ""),
-        ("data, sha256", str(detail.get("data_sha256") or "")),
-    ]
-    if trainable and parameters:
-        facts[5] = ("of these trained", f"{count(trainable)} ({percent(trainable / parameters)})")
-    return _known(facts)
-
-
-def _known(facts: Iterable[Fact]) -> tuple[Fact, ...]:
+def known(facts: Iterable[Fact]) -> tuple[Fact, ...]:
     """The facts that say something."""
     return tuple((label, value) for label, value in facts if value.strip(f"{DASH}→ "))
 
@@ -181,7 +127,7 @@ def read_exports(manifest: dict[str, Any]) -> tuple[Export, ...]:
             ("relative to the largest", small(parity.get("max_rel"))),
             ("greedy tokens equal", f"{count(matched)} of {count(total)}" if total else DASH),
         )
-        found.append(Export(model, form, _known(facts)))
+        found.append(Export(model, form, known(facts)))
     return tuple(found)
 
 

@@ -16,8 +16,11 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from . import formatting
 from .calibration import CALIBRATION, ORDERS
 from .charts import NAMES, Chart
+from .judgements import JUDGED, who_judged
 from .parsing import PARSING, occurring, wording
+from .protocols import PROTOCOLS
 from .report import Report
+from .subjects import SUBJECTS
 
 TEMPLATES = Path(__file__).parent / "templates"
 PERCENTILES = [f"{part}_ms_p{share}" for part in ("ttft", "tpot") for share in (50, 90, 99)]
@@ -45,12 +48,16 @@ def render(report: Report, charts: Sequence[Chart]) -> str:
         calibration=CALIBRATION,
         css=css,
         css_hash=base64.b64encode(digest).decode("ascii"),
+        judge=who_judged(report.judged),
+        judged=JUDGED,
         orders=ORDERS,
         parsing=PARSING,
         problems=occurring(report.parsing),
         percentiles=PERCENTILES,
+        protocols=PROTOCOLS,
         sections=_sections(report),
         slowest=max([stage.seconds or 0 for stage in report.stages], default=0) or 1,
+        subjects=SUBJECTS,
         tuned=report.tuned,
     )
 
@@ -59,7 +66,9 @@ def _sections(report: Report) -> list[tuple[str, str]]:
     """Anchors and names of the sections that this report has."""
     sections = (
         ("results", "Results", report.tasks),
+        ("subjects", "By subject", report.subjects),
         ("tasks", "How it was asked", report.tasks),
+        ("judge", "Judge", report.judged),
         ("calibration", report.beyond_scores, report.beyond_scores),
         ("overlap", "Overlap", report.overlap),
         ("training", "Training", report.trainings),

@@ -19,8 +19,11 @@ from . import formatting
 from .calibration import CALIBRATION, ORDERS
 from .charts import NAMES, Chart
 from .html import PERCENTILES, TEMPLATES
+from .judgements import JUDGED, who_judged
 from .parsing import PARSING, occurring, wording
+from .protocols import PROTOCOLS
 from .report import Report
+from .subjects import SUBJECTS
 
 WRAP = 100
 """Columns of a ``<pre>`` block, which GitHub does not wrap."""
@@ -51,10 +54,14 @@ def render(report: Report, charts: Sequence[Chart]) -> str:
         report=report,
         charts=dict.fromkeys(NAMES) | {chart.name: chart for chart in charts},
         calibration=CALIBRATION,
+        judge=who_judged(report.judged),
+        judged=JUDGED,
         orders=ORDERS,
         parsing=PARSING,
         problems=occurring(report.parsing),
         percentiles=PERCENTILES,
+        protocols=PROTOCOLS,
+        subjects=SUBJECTS,
     )
     return re.sub(r"\n{3,}", "\n\n", text)
 

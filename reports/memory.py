@@ -64,6 +64,7 @@ class Forecast:
     lines: tuple[Line, ...]
     facts: tuple[str, ...]
     gpu: str
+    later: str = ""
     step_measured: float | None = None
 
     @property
@@ -91,7 +92,7 @@ class Forecast:
     @property
     def sentences(self) -> tuple[str, ...]:
         """What a report says under the table."""
-        return tuple(text for text in (self.measured, *self.facts[:3], self.claim) if text)
+        return tuple(text for text in (self.measured, *self.facts, self.claim) if text)
 
     @property
     def claim(self) -> str:
@@ -114,7 +115,9 @@ class Forecast:
         )
 
 
-def read_forecast(model: str, one: dict[str, Any], detail: dict[str, Any] | None = None) -> Forecast:
+def read_forecast(
+    model: str, one: dict[str, Any], detail: dict[str, Any] | None = None
+) -> Forecast:
     """*one* as it is shown, with the measured peak of a tuning's *detail*."""
     peak = (detail or {}).get("peak_bytes")
     lines = tuple(
@@ -139,6 +142,7 @@ def read_forecast(model: str, one: dict[str, Any], detail: dict[str, Any] | None
         lines=lines,
         facts=_facts(one),
         gpu=(one.get("gpu") or {}).get("name", ""),
+        later=_later(one.get("later") or {}),
         step_measured=(detail or {}).get("step_seconds"),
     )
 
@@ -165,7 +169,7 @@ def _step_seconds(run: RunFolder, model: str) -> float | None:
 
 
 def _facts(one: dict[str, Any]) -> tuple[str, ...]:
-    lengths, gpu, later = one["lengths"], one.get("gpu"), one.get("later") or {}
+    lengths, gpu = one["lengths"], one.get("gpu")
     laid = "end to end" if one["end_to_end"] else "padded to the longest"
     facts = [
         f"{count(one['parameters'], 'parameter')}; a step has {count(one['batch_size'], 'row')}, "
@@ -179,6 +183,10 @@ def _facts(one: dict[str, Any]) -> tuple[str, ...]:
             f"Times: {gpu['name']} ({gpu['source']}) at {percent(one['efficiency'], 0)} of its "
             "matmul peak, which is an assumption."
         )
+    return tuple(facts)
+
+
+def _later(later: dict[str, int]) -> str:
     rough = [
         f"{name} about {size(later[key])}"
         for key, name in (
@@ -188,7 +196,7 @@ def _facts(one: dict[str, Any]) -> tuple[str, ...]:
         )
         if key in later
     ]
-    return (*facts, f"Later stages, roughly: {', '.join(rough)}.") if rough else tuple(facts)
+    return f"Later stages, roughly: {', '.join(rough)}." if rough else ""
 
 
 def headings(one: Forecast) -> list[str]:
@@ -223,7 +231,7 @@ def print_forecast(one: Forecast, console: Console) -> None:
             row = shown if part.start == 0 else [line.precision, *shown]
             table.add_row(*(Text(cell, style) for cell in row))
         console.print(table)
-    for fact in (*one.facts, one.claim):
+    for fact in (*one.facts, one.later, one.claim):
         if fact:
             console.print(Text(fact))
     console.print()
@@ -239,4 +247,6 @@ def markdown(one: Forecast) -> str:
     lines += [
         f"| {' | '.join(escape(cell or DASH) for cell in cells(one, line))} |" for line in one.lines
     ]
-    return "\n".join([*lines, "", *(escape(f) for f in (*one.facts, one.claim) if f), ""])
+    return "\n".join(
+        [*lines, "", *(escape(f) for f in (*one.facts, one.later, one.claim) if f), ""]
+    )

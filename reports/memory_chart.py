@@ -31,7 +31,9 @@ def memory(forecasts: tuple[Forecast, ...]) -> tuple[Any, list[str]]:
         name = line.precision if len(forecasts) == 1 else f"{one.model}, {line.precision}"
         _bar(ax, ROW * place, (name, line), scale)
         sentence = f"{name}: predicted {size(line.peak)}"
-        said.append(f"{sentence}, measured {size(line.measured)}." if line.measured else f"{sentence}.")
+        said.append(
+            f"{sentence}, measured {size(line.measured)}." if line.measured else f"{sentence}."
+        )
     measured = any(line.measured for _, line in rows)
     legend(figure, {k: look for k, look in PARTS.items() if k != "measured" or measured})
     return figure, said

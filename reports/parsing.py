@@ -11,7 +11,6 @@ from typing import get_args
 
 import pandas as pd
 
-from ..harness.store import RunFolder
 from ..tasks.reading import Problem
 from .formatting import percent
 from .text import one_line
@@ -57,11 +56,6 @@ class Parsing:
         """Unparsed in all, then by each of *problems*, then truncated."""
         shares = (self.unparsed, *(self.problems.get(name, 0.0) for name in problems))
         return tuple(map(percent, (*shares, self.truncated)))
-
-
-def read_parsing(run: RunFolder) -> tuple[Parsing, ...]:
-    """What the run generated, in the order of its samples; nothing where there is no table."""
-    return parsing(run.samples()) if (run / "samples.parquet").is_file() else ()
 
 
 def parsing(samples: pd.DataFrame) -> tuple[Parsing, ...]:

@@ -11,8 +11,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from matplotlib.lines import Line2D
-
 from .formatting import MINUS
 from .svg import INK, canvas
 
@@ -128,6 +126,8 @@ def heading(figure: Any, text: str, *, right: bool = False) -> None:
 
 def legend(figure: Any, looks: Mapping[str, Look]) -> None:
     """Names with their markers on one line; their widths are estimated at 7 pixels a letter."""
+    from matplotlib.lines import Line2D
+
     x, y = LEFT + 4.0, _headline(figure)
     limit = int((WIDTH - LEFT - RIGHT) / max(len(looks), 1) / 7) - 4
     for name, look in looks.items():

@@ -19,20 +19,22 @@ from .evidence import (
     Fact,
     Latency,
     Stage,
-    Training,
     environment,
     read_exports,
     read_latency,
     read_stages,
-    read_trainings,
 )
 from .formatting import duration
-from .overlap import Check, read_overlap
+from .judgements import Judged, read_judged
 from .memory import Forecast, read_memory
-from .parsing import Parsing, read_parsing
+from .overlap import Check, read_overlap
+from .parsing import Parsing, parsing
+from .protocols import Protocols, protocols
 from .samples import SideBySide, side_by_side
-from .scores import Task, read_tasks
+from .scores import Group, Task, read_groups, read_tasks
+from .subjects import Breakdown, breakdowns
 from .text import clean_tree
+from .training import Training, alarms, read_trainings
 from .verdicts import Comparison, headline
 
 DISCLAIMER = (
@@ -44,7 +46,12 @@ METHOD = (
     "right or wrong, the 95 % interval is Tango's score interval and p McNemar's exact test; "
     "otherwise they come from the t distribution and a sign-flip permutation test. Better and "
     "worse are said only where the interval leaves out 0 and p, adjusted for the number of tasks "
-    "(Holm), is below 0.05. Intervals of accuracies are Wilson's."
+    "(Holm), is below 0.05. Detectable is the true difference that so many questions show in four "
+    "comparisons of five. Intervals of accuracies are Wilson's."
+)
+POOLED = (
+    "A group pools the questions of its tasks, each counting once; its p is adjusted over the "
+    "groups, not over the tasks."
 )
 
 
@@ -83,6 +90,10 @@ class Report:
     disclaimer: str = DISCLAIMER
     overlap: tuple[Check, ...] = ()
     memory: tuple[Forecast, ...] = ()
+    groups: tuple[Group, ...] = ()
+    protocols: tuple[Protocols, ...] = ()
+    subjects: tuple[Breakdown, ...] = ()
+    judged: tuple[Judged, ...] = ()
 
     @property
     def tuned(self) -> list[str]:
@@ -95,6 +106,11 @@ class Report:
         found = _comparisons(self.tasks)
         names = list(dict.fromkeys(one.tuned for one in found))
         return tuple(sorted(found, key=lambda one: names.index(one.tuned)))
+
+    @property
+    def pooled(self) -> tuple[Comparison, ...]:
+        """The comparisons over groups of tasks."""
+        return tuple(s.comparison for group in self.groups for s in group.scores if s.comparison)
 
     @property
     def calibrated(self) -> tuple[Task, ...]:
@@ -115,7 +131,8 @@ class Report:
     @property
     def method(self) -> str:
         """How differences and intervals were computed."""
-        return f"{METHOD} {CLUSTERED}" if self.reordered else METHOD
+        parts = [METHOD, CLUSTERED if self.reordered else "", POOLED if self.groups else ""]
+        return " ".join(filter(None, parts))
 
     @property
     def speedups(self) -> tuple[str, ...]:
@@ -140,6 +157,7 @@ class Report:
         stages = read_stages(manifest)
         models = _models(manifest, suite)
         tasks = read_tasks(results)
+        samples = run.samples() if (run / "samples.parquet").is_file() else None
         limit = int((suite.get("report") or {}).get("samples", 8))
         # The run and its results may both carry a note; each is shown once.
         notes = tuple(dict.fromkeys([*manifest.get("notes", []), *results.get("notes", [])]))
@@ -150,22 +168,36 @@ class Report:
             created=_date(manifest.get("created")),
             took=duration(_seconds(manifest, stages)),
             notes=notes,
-            problems=tuple(stage.problem for stage in stages if stage.problem),
+            problems=_problems(manifest, stages),
             headlines=_headlines(models, tasks),
             models=models,
             tasks=tasks,
-            parsing=read_parsing(run),
+            parsing=() if samples is None else parsing(samples),
             trainings=read_trainings(run, manifest),
             memory=read_memory(run, manifest),
             latency=read_latency(run, results),
             exports=read_exports(manifest),
-            samples=_samples(run, tasks, limit),
+            groups=read_groups(results),
+            protocols=() if samples is None else protocols(samples, tasks),
+            subjects=() if samples is None else breakdowns(samples, tasks),
+            judged=read_judged(results, tasks),
+            samples=() if samples is None else _samples(samples, tasks, limit),
             environment=environment(manifest),
             overlap=read_overlap(run),
             stages=stages,
             command=str(manifest.get("command") or ""),
             resolved_suite=yaml.safe_dump(suite, sort_keys=False, allow_unicode=True).strip(),
         )
+
+
+def _problems(manifest: dict[str, Any], stages: tuple[Stage, ...]) -> tuple[str, ...]:
+    """Why the run is not whole, and what went wrong in a tuning that was finished."""
+    found = [stage.problem for stage in stages if stage.problem]
+    for name, stage in manifest.get("stages", {}).items():
+        model = name.removeprefix("tune/")
+        if model != name:
+            found += [f"Tuning {model}: {one}." for one in alarms(stage.get("detail") or {})]
+    return tuple(found)
 
 
 def _results(run: RunFolder) -> dict[str, Any]:
@@ -213,10 +245,9 @@ def _headlines(models: tuple[Model, ...], tasks: tuple[Task, ...]) -> tuple[str,
     return ("No tuned model was scored beside its base, so nothing is compared.",)
 
 
-def _samples(run: RunFolder, tasks: tuple[Task, ...], limit: int) -> tuple[SideBySide, ...]:
-    if limit == 0 or not (run.path / "samples.parquet").is_file():
+def _samples(table: pd.DataFrame, tasks: tuple[Task, ...], limit: int) -> tuple[SideBySide, ...]:
+    if limit == 0:
         return ()
-    table: pd.DataFrame = run.samples()
     found = []
     for task in tasks:
         if task.metric != "acc":

@@ -13,7 +13,7 @@ from .calibration import (
     read_calibration,
     read_orders,
 )
-from .formatting import Scale, percent, scale_of
+from .formatting import Scale, count, percent, scale_of
 from .verdicts import Comparison
 
 NAMES = {"acc": "accuracy", "bits_per_byte": "bits per byte"}
@@ -43,6 +43,12 @@ class Score:
     def interval(self) -> str:
         return self.scale.interval(self.low, self.high)
 
+    @property
+    def detectable(self) -> str:
+        """The smallest true difference that its questions show; empty without a comparison."""
+        one = self.comparison
+        return one.scale.difference(one.smallest_detectable, signed=False) if one else ""
+
 
 @dataclass(frozen=True)
 class Task:
@@ -63,6 +69,11 @@ class Task:
         return name if self.higher_is_better else f"{name}, lower is better"
 
     @property
+    def about(self) -> str:
+        """Metric and size."""
+        return f"{self.metric_shown}{f', n = {self.scores[0].n}' if self.scores else ''}"
+
+    @property
     def chance_shown(self) -> str:
         return percent(self.chance)
 
@@ -77,6 +88,26 @@ class Task:
         return order_sentence(self.name, found) if found else ""
 
 
+@dataclass(frozen=True)
+class Group:
+    """Tasks whose questions are pooled, each counting once."""
+
+    name: str
+    members: tuple[str, ...]
+    metric: str
+    scores: tuple[Score, ...]
+
+    @property
+    def metric_shown(self) -> str:
+        name = NAMES.get(self.metric, self.metric.replace("_", " "))
+        return f"{name} over {count(len(self.members), 'task')}"
+
+    @property
+    def about(self) -> str:
+        """Metric, number of tasks and of questions."""
+        return f"{self.metric_shown}{f', n = {self.scores[0].n}' if self.scores else ''}"
+
+
 def read_tasks(results: dict[str, Any]) -> tuple[Task, ...]:
     """Every task of results.json, each with the comparisons that concern it."""
     compared = results.get("comparisons", [])
@@ -86,11 +117,42 @@ def read_tasks(results: dict[str, Any]) -> tuple[Task, ...]:
     )
 
 
+def read_groups(results: dict[str, Any]) -> tuple[Group, ...]:
+    """The groups of results.json; those of a format without a metric are accuracies."""
+    return tuple(
+        Group(
+            name=name,
+            members=tuple(map(str, group.get("members", []))),
+            metric=group.get("metric", "acc"),
+            scores=_scores(
+                group.get("scores", {}), group.get("metric", "acc"), True,
+                group.get("comparisons", []),
+            ),
+        )
+        for name, group in (results.get("groups") or {}).items()
+    )  # fmt: skip
+
+
 def _task(name: str, task: dict[str, Any], compared: list[dict[str, Any]]) -> Task:
     metric, higher = task["metric"], bool(task.get("higher_is_better", True))
+    return Task(
+        name=name,
+        protocol=str(task.get("protocol") or ""),
+        metric=metric,
+        higher_is_better=higher,
+        chance=task.get("chance"),
+        source=str(task.get("source") or ""),
+        licence=str(task.get("licence") or ""),
+        scores=_scores(task.get("scores", {}), metric, higher, compared),
+    )
+
+
+def _scores(
+    found: dict[str, Any], metric: str, higher: bool, compared: list[dict[str, Any]]
+) -> tuple[Score, ...]:
     scale = scale_of(metric)
     by_tuned = {one["tuned"]: Comparison.read(one, higher) for one in compared}
-    scores = tuple(
+    return tuple(
         Score(
             model=model,
             value=score.get("value"),
@@ -104,15 +166,5 @@ def _task(name: str, task: dict[str, Any], compared: list[dict[str, Any]]) -> Ta
             calibration=read_calibration(score),
             orders=read_orders(score),
         )
-        for model, score in task.get("scores", {}).items()
-    )
-    return Task(
-        name=name,
-        protocol=str(task.get("protocol") or ""),
-        metric=metric,
-        higher_is_better=higher,
-        chance=task.get("chance"),
-        source=str(task.get("source") or ""),
-        licence=str(task.get("licence") or ""),
-        scores=scores,
+        for model, score in found.items()
     )

@@ -10,9 +10,10 @@ from __future__ import annotations
 import io
 import re
 import xml.etree.ElementTree as ET
+from typing import TYPE_CHECKING
 
-import matplotlib
-from matplotlib.figure import Figure
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 INK = "#010203"
 """Drawn with this, printed as ``currentColor``."""
@@ -28,6 +29,8 @@ ET.register_namespace("", _SVG)
 
 def canvas(width: int, height: int) -> Figure:
     """A transparent figure of so many CSS pixels."""
+    from matplotlib.figure import Figure  # half a second that a terminal run need not wait for
+
     figure = Figure(figsize=(width / 72, height / 72), dpi=72)
     figure.patch.set_visible(False)
     return figure
@@ -41,6 +44,8 @@ def render(figure: Figure, name: str, title: str, description: str) -> str:
         title: Name of the figure for screen readers.
         description: What is seen in it, in words.
     """
+    import matplotlib
+
     out = io.StringIO()
     with matplotlib.rc_context({"svg.hashsalt": name, "svg.fonttype": "none"}):
         figure.savefig(out, format="svg", metadata={"Date": None, "Creator": None})

@@ -14,7 +14,7 @@ from rich.text import Text
 
 from .formatting import p_value
 from .report import Report
-from .scores import Task
+from .scores import Group, Task
 
 MARKS = {"better": ("▲", "green"), "worse": ("▼", "red")}
 
@@ -27,7 +27,7 @@ def print_summary(report: Report, console: Console) -> None:
     console.print()
     for sentence in report.headlines:
         _item(console, "", "", sentence)
-    for one in report.comparisons:
+    for one in report.pooled + report.comparisons:
         mark, style = MARKS.get(one.verdict, ("○", "dim"))
         _item(console, f"{mark} ", style, one.sentence)
     for check in report.overlap:
@@ -35,11 +35,19 @@ def print_summary(report: Report, console: Console) -> None:
             _item(console, "  ", "", check.summary)
     if report.tasks:
         _heading(console, "Scores", "with 95 % intervals; differences are tuned minus base")
+    for group in report.groups:
+        _scores(console, group)
     for task in report.tasks:
         _scores(console, task)
-        for found in report.parsing:
+        for score in task.scores:
+            if score.orders:
+                _item(console, f"    {score.model:<13} ", "", score.orders.line)
+        for found in (*report.parsing, *report.judged):
             if found.task == task.name and found.line:
                 _item(console, f"    {found.model:<13} ", "", found.line)
+    _protocols(console, report)
+    for part in report.subjects:
+        _item(console, "  ", "", f"{part.task}: {part.looks}, side by side in the report")
     if report.latency:
         _heading(console, "Latency", "medians, then 90th percentiles")
         console.print(Padding(_latency(report), (0, 0, 0, 2)))
@@ -58,13 +66,9 @@ def _item(console: Console, mark: str, style: str, text: str) -> None:
         console.print(Text.assemble((mark if place == 0 else " " * len(mark), style), line))
 
 
-def _scores(console: Console, task: Task) -> None:
-    n = f", n = {task.scores[0].n}" if task.scores else ", not scored"
-    console.print(
-        Padding(
-            Text.assemble((task.name, "bold"), (f"  {task.metric_shown}{n}", "dim")), (0, 0, 0, 2)
-        )
-    )
+def _scores(console: Console, task: Task | Group) -> None:
+    about = task.about if task.scores else f"{task.metric_shown}, not scored"
+    console.print(Padding(Text.assemble((task.name, "bold"), (f"  {about}", "dim")), (0, 0, 0, 2)))
     grid = Table.grid(padding=(0, 1))
     grid.add_column(width=13, overflow="fold")
     grid.add_column(width=7, justify="right")
@@ -78,9 +82,21 @@ def _scores(console: Console, task: Task) -> None:
         cells += [one.shown, one.interval, f"p {_sign(one.p)}"] if one else ["", "", ""]
         grid.add_row(*(Text(cell) for cell in cells))
     console.print(Padding(grid, (0, 0, 0, 4)))
-    for score in task.scores:
-        if score.orders:
-            _item(console, f"    {score.model:<13} ", "", score.orders.line)
+
+
+def _protocols(console: Console, report: Report) -> None:
+    """The same questions by several protocols: one line a model."""
+    if report.protocols:
+        _heading(console, "Protocols", "the same questions asked in another way")
+    for found in report.protocols:
+        for model, cells in found.rows:
+            shown = [
+                f"{column.task} {cell.shown}"
+                + (f" ({cell.difference}, {cell.difference_interval})" if cell.difference else "")
+                for column, cell in zip(found.columns, cells, strict=True)
+                if cell.shown
+            ]
+            _item(console, f"    {model:<13} ", "", "; ".join(shown))
 
 
 def _sign(p: float | None) -> str:

@@ -28,13 +28,14 @@ def real_data() -> Path:
 
 @pytest.fixture
 def short_recipe(tmp_path: Path) -> Path:
-    """The quickstart's recipe cut to four steps."""
+    """The quickstart's recipe cut to four steps, without validation."""
     from medbench.finetune.recipe import RECIPES
 
     text = (RECIPES / "clinic.yaml").read_text("utf-8")
     lines = [
         "steps: 4" if line.startswith("steps:") else
-        "logging_steps: 2" if line.startswith("logging_steps:") else line
+        "logging_steps: 2" if line.startswith("logging_steps:") else
+        "  validation_rows: 0" if line.startswith("  validation_rows:") else line
         for line in text.splitlines()
     ]  # fmt: skip
     path = tmp_path / "short.yaml"

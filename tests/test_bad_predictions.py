@@ -83,8 +83,10 @@ CASES: list[tuple[str, str, bytes, list[str], list[str]]] = [
     ("number of 5,000 digits", "p.jsonl", line('{"a": ' + "9" * 5000 + "}"), [], ["line 2", "not valid JSON"]),
     ("object without a list", "p.json", b'{"a": 1}', [], ["list of objects"]),
     ("object with two lists", "p.json", b'{"a": [{"x": 1}], "b": [{"x": 1}]}', [], ["2 lists"]),
-    ("missing column", "p.jsonl", jsonl().replace(b"doc_id", b"id"), [], ["'doc_id'", "--columns doc_id="]),
+    ("missing column", "p.jsonl", jsonl().replace(b"doc_id", b"id"), [], ["'doc_id'", "--columns doc_id=id"]),
     ("no task", "p.jsonl", jsonl().replace(b"task", b"x"), [], ["'task'", "--columns task==NAME"]),
+    ("no column of the plain form", "p.json", b'[{"question": "?", "gold": "A", "pred": "B"}]', [],
+     ["'task', 'doc_id', 'target', 'prediction'", "--columns task==NAME,doc_id=question,target=gold,prediction=pred"]),
     ("key missing in one row", "p.jsonl", jsonl(without("prediction")), [], ["line 2", "null"]),
     ("target missing in one row", "p.jsonl", jsonl(without("target")), [], ["line 2", "target"]),
     ("task is a number in one row", "p.jsonl", jsonl(row(task=3)), [], ["line 2", "task", "3"]),
@@ -102,6 +104,7 @@ CASES: list[tuple[str, str, bytes, list[str], list[str]]] = [
     ("texts, letter targets", "p.jsonl", lettered("heparin", "aspirin"), [], ["line 1", "--columns options="]),
     ("letter or option?", "p.jsonl", json.dumps(row(options=["B", "C", "D", "E"], target="D")).encode(),
      [], ["line 1", "'D'", "letter of one option"]),
+    ("27 options", "p.jsonl", jsonl(row(options=[f"o{n}" for n in range(27)])), [], ["line 2", "27 texts", "2 to 26"]),
     ("options alike", "p.jsonl", jsonl(row(options=["a", "a"], target="a")), [], ["line 2", "options"]),
     ("options counted from 1", "p.jsonl", jsonl(row(options={"1": "a", "2": "b"})), [], ["line 2", "A, B, C"]),
     ("prediction is a list", "p.jsonl", jsonl(row(prediction=["B"])), [], ["line 2", "prediction", "text"]),
@@ -122,6 +125,7 @@ CASES: list[tuple[str, str, bytes, list[str], list[str]]] = [
     ("doc_hash in one row only", "p.jsonl", jsonl(row(doc_hash="abc")), [], ["line 1", "doc_hash"]),
     ("cells missing", "p.csv", HEADER + b"t,0,B\n", [], ["row 1", "3 cells", "4 columns"]),
     ("column twice", "p.csv", b"task,task\nt,t\n", [], ["'task'", "twice"]),
+    ("semicolons", "p.csv", HEADER.replace(b",", b";") + b"t;0;B;B\n", [], ["line 1", "commas"]),
     ("open quotes", "p.csv", HEADER + b't,0,"B,B\n', [], ["CSV", "quotes"]),
     ("no JSON in a cell", "p.csv", HEADER[:-1] + b",options\nt,0,A,B,a|b\n", [], ["row 1", "options", "JSON"]),
     ("truncated Parquet", "p.parquet", b"PAR1\0\0", [], ["Parquet"]),
@@ -138,7 +142,6 @@ CASES: list[tuple[str, str, bytes, list[str], list[str]]] = [
     ("lm-eval metric out of range", "p.jsonl", logged(acc=30), [], ["line 1", "0 to 1"]),
     ("lm-eval log-likelihood NaN", "p.jsonl", logged(filtered_resps=[["nan", "False"], ["-2", "False"]]), [], ["line 1", "NaN"]),
     ("lm-eval sample twice", "p.jsonl", logged() + logged(), [], ["line 2", "twice"]),
-    ("lm-eval with columns", "p.jsonl", logged(), ["--columns", "target=x"], ["target", "lm-eval"]),
 ]  # fmt: skip
 
 

@@ -78,7 +78,7 @@ def _pairs(
 ) -> tuple[dict[str, pd.DataFrame], list[str]]:
     """The pairs of each task, and what a reader must know of them."""
     if baseline is None:
-        return {}, list(candidate.notes)
+        return {}, list(candidate.named_notes)
     before = only_tasks(baseline.side, tasks)
     names = names_of(baseline.side, candidate)
     gone = [str(task) for task in before["task"].unique() if task not in set(samples["task"])]
@@ -95,7 +95,7 @@ def _pairs(
                 f"gate: task {task}: {names[1]} and {names[0]} have no question in common; "
                 "score both on the same data"
             )
-    return pairs, [*candidate.notes, *baseline.side.notes, *joined.warnings]
+    return pairs, [*candidate.named_notes, *baseline.side.named_notes, *joined.warnings]
 
 
 def _pooled(rules: GateRules, pairs: dict[str, pd.DataFrame]) -> list[Claim]:

@@ -18,7 +18,7 @@ SAME = ("device", "processor", "cores", "gpus")
 """What must be the same of two machines for their times to be compared."""
 
 _SERIES = ("engine", "format", "provider", "batch", "prompt_tokens", "output_tokens")
-_PEAK = "peak_memory_bytes"
+_PEAK = "peak_bytes"
 _GIGABYTE = 1e9
 
 
@@ -31,7 +31,7 @@ class Measured:
         hardware: Of the manifest's environment, the keys :data:`SAME` at least; empty: unknown.
         latency: Its rows of ``latency`` in results.json.
         parity: By export format, what the export measured of itself (docs/reference/run-folder.md).
-        memory: Peak memory in bytes, by stage.
+        memory: Peak memory in bytes, by stage. Tuning on a GPU is the stage that measures it.
     """
 
     name: str
@@ -46,23 +46,22 @@ def of_run(run: RunFolder, model: str) -> Measured:
     manifest = run.manifest()
     stages = {name: stage.get("detail") or {} for name, stage in manifest["stages"].items()}
     own = {name: detail for name, detail in stages.items() if model in name.split("/")[1:2]}
-    rows = [row for row in run.results().get("latency", []) if row["model"] == model]
     return Measured(
         name=f"{run.path}:{model}",
         hardware=manifest.get("environment") or {},
-        latency=rows,
+        latency=[row for row in run.results().get("latency", []) if row["model"] == model],
         parity={
             name.rsplit("/", 1)[1]: detail["parity"]
             for name, detail in own.items()
             if name.startswith("export/") and detail.get("parity")
         },
-        memory=_peaks(rows) | {_stage(k): v[_PEAK] for k, v in own.items() if v.get(_PEAK)},
+        memory={_stage(name): detail[_PEAK] for name, detail in own.items() if detail.get(_PEAK)},
     )
 
 
 def of_baseline(info: BaselineInfo, name: str) -> Measured:
-    """What a baseline file keeps of it; it knows no parity, which needs no baseline."""
-    return Measured(name, info.hardware, info.latency, memory=_peaks(info.latency))
+    """What a baseline file keeps of it: its times, neither parity nor memory."""
+    return Measured(name, info.hardware, info.latency)
 
 
 def judge_measured(
@@ -162,7 +161,8 @@ def _same_hardware(candidate: Measured, baseline: Measured) -> None:
 def _memory(rule: MemoryRule, candidate: Measured, baseline: Measured | None) -> Iterator[Verdict]:
     if not candidate.memory:
         raise InputError(
-            f"gate: memory: no peak memory of {candidate.name} was measured; leave the rule out"
+            f"gate: memory: no peak memory of {candidate.name} was measured (tuning on a GPU "
+            "measures it); name a run that was tuned there, or leave the rule out"
         )
     if rule.gigabytes is not None:
         for name, peak in candidate.memory.items():
@@ -175,7 +175,7 @@ def _memory(rule: MemoryRule, candidate: Measured, baseline: Measured | None) ->
     if not shared:
         raise InputError(
             f"gate: memory: {candidate.name} and its baseline measured no stage in common; "
-            "use 'gigabytes', or measure both by the same suite"
+            "use 'gigabytes', or name as baseline a run folder whose model was tuned on a GPU"
         )
     for name in shared:
         ratio = candidate.memory[name] / before[name]
@@ -206,10 +206,6 @@ def _key(row: dict[str, Any]) -> tuple[Any, ...]:
 def _series(row: dict[str, Any]) -> str:
     engine, kind, provider, batch, prompt, output = _key(row)
     return f"{engine} {kind} {provider} {batch} × {prompt} → {output}"
-
-
-def _peaks(rows: list[dict[str, Any]]) -> dict[str, float]:
-    return {_series(row): float(row[_PEAK]) for row in rows if row.get(_PEAK)}
 
 
 def _stage(name: str) -> str:

@@ -196,12 +196,14 @@ def _sentence(
     claim: Claim, status: Status, p: float, needed: int | None, rules: GateRules, claims: int
 ) -> str:
     """The verdict in plain words, with its evidence."""
-    unit = "%" if claim.percent else "points"
+    limit = f"{100 * abs(claim.limit):g}"
     if claim.rule == "floor":
-        limit = f"the floor of {100 * claim.limit:g} %"
+        kept, broken = (f"{side} the floor of {limit} %" for side in ("not below", "below"))
         observed, ends = claim.said, [f"{100 * end:.1f} %" for end in (claim.low, claim.high)]
     else:
-        limit = f"{MINUS}{100 * abs(claim.limit):g} {unit}" if claim.limit else f"0 {unit}"
+        unit = "%" if claim.percent else "points"
+        limit += " point" if limit == "1" and not claim.percent else f" {unit}"
+        kept, broken = (f"{side} the tolerance of {limit}" for side in ("within", "beyond"))
         observed = f"{_signed(claim.observed)} {unit} ({claim.said})"
         ends = [f"{_signed(end)} {unit}" for end in (claim.low, claim.high)]
     if math.isnan(claim.low):
@@ -211,26 +213,33 @@ def _sentence(
     if claim.perfect:
         return f"{head}; every answer is right, so it passes."
     if status == "pass":
-        return f"{head}; {sure} above {ends[0]}, so it is not below {limit}."
+        return f"{head}; {sure} above {ends[0]}, so it is {kept}."
     among = f", adjusted for {claims} claims" if claims > 1 else ""
     evidence = f"p {'< 0.001' if p < 0.001 else f'= {p:.3f}'}{among}"
     if status == "regression":
-        return f"{head}; {sure} below {ends[1]}, so it is below {limit} ({evidence})."
+        return f"{head}; {sure} below {ends[1]}, so it is {broken} ({evidence})."
     between = f"{sure} above {ends[0]} and below {ends[1]}"
     more = _more(claim, needed, rules)
-    return f"{head}; {between}, so whether it is below {limit} is open: {more}."
+    return f"{head}; {between}, so whether it is {kept} is open: {more}."
 
 
 def _more(claim: Claim, needed: int | None, rules: GateRules) -> str:
-    if needed is None:
+    if needed is None and math.isclose(claim.observed, claim.limit, abs_tol=1e-12):
         return (
             "what was observed lies on the limit, so no number of questions decides it; "
             "tolerate more"
         )
+    if needed is None:
+        return "how questions vary is not known, so no number that would decide it can be named"
     return (
-        f"about {needed:,} questions would decide it in {100 * rules.power:g} % of cases, "
+        f"about {_rounded(needed):,} questions would decide it in {100 * rules.power:g} % of cases, "
         "if what was observed is the truth"
     )
+
+
+def _rounded(number: int) -> int:
+    """To three digits: a plan is no more exact than that."""
+    return round(number, 3 - len(str(number)))
 
 
 def _known(bound: float) -> float | None:

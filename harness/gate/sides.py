@@ -38,6 +38,11 @@ def tuned_pairs(path: str) -> list[tuple[Side, Side]]:
     Raises:
         InputError: *path* is no run folder, or no tuned model was scored there beside its base.
     """
+    if not (Path(path) / "manifest.json").is_file():
+        raise InputError(
+            f"{path}: nothing to compare it with; name a second side, or a run folder that holds a "
+            "tuned model and its base"
+        )
     run = RunFolder.open(path)
     pairs = [(load_side(f"{path}:{b}"), load_side(f"{path}:{t}")) for t, b in bases_of(run).items()]
     if not pairs:

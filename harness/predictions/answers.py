@@ -190,17 +190,19 @@ def _refuse_texts(
 
 def _notes(given: Answers, own: Sequence[float]) -> tuple[str, ...]:
     notes = []
+    total = len(own)
     graded = sum(score is None for score in given.score)
     if graded:
         notes.append(
-            f"{graded} answers came without a score; medbench compared them with their targets"
+            f"the file has no score for {graded} of {total} answers; "
+            "medbench compared them with their targets"
         )
     unlike = sum(
         said in (0, 1) and said != mine for said, mine in zip(given.score, own, strict=True)
     )
     if unlike:
         notes.append(
-            f"{unlike} answers are scored by the file otherwise than by comparing them with their "
-            "targets; the file's scores were kept"
+            f"the file scores {unlike} of {total} answers otherwise than by comparing them with "
+            "their targets; its scores were kept"
         )
     return tuple(notes)

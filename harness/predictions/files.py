@@ -48,18 +48,19 @@ def read_records(path: Path) -> Records:
     Raises:
         InputError: The suffix is unknown, or the file cannot be read as what it says it is.
     """
-    if path.suffix not in SUFFIXES:
+    suffix = path.suffix.lower()
+    if suffix not in SUFFIXES:
         raise InputError(
             f"{path}: unknown kind of file {path.suffix!r}; expected {', '.join(SUFFIXES)}, "
             "a run folder or an lm-eval output folder"
         )
-    found = _parquet(path) if path.suffix == ".parquet" else _text(path)
+    found = _parquet(path) if suffix == ".parquet" else _text(path, suffix)
     if not found.rows:
         raise InputError(f"{path}: holds no prediction; write one object a question")
     return found
 
 
-def _text(path: Path) -> Records:
+def _text(path: Path, suffix: str) -> Records:
     try:
         data = path.read_bytes()
     except OSError as error:
@@ -69,9 +70,9 @@ def _text(path: Path) -> Records:
             line = data.count(b"\n", 0, at) + 1
             raise InputError(f"{path}, line {line}: {problem} in it; save the file as UTF-8 text")
     text = data.decode("utf-8-sig")
-    if path.suffix == ".csv":
+    if suffix == ".csv":
         return _csv(path, text)
-    if path.suffix == ".json":
+    if suffix == ".json":
         return _json(path, text)
     return _jsonl(path, text)
 
@@ -170,6 +171,10 @@ def _csv(path: Path, text: str) -> Records:
         if doubled:
             raise InputError(
                 f"{path}, line 1: column {doubled[0]!r} stands there twice; rename one"
+            )
+        if len(header) == 1 and ("\t" in header[0] or ";" in header[0]):
+            raise InputError(
+                f"{path}, line 1: one column, {header[0][:60]!r}; separate columns by commas"
             )
         for number, cells in enumerate(filter(None, reader), start=1):
             if len(cells) != len(header):

@@ -61,6 +61,11 @@ def load_lm_eval_folder(folder: Path, columns: dict[str, str]) -> tuple[str, pd.
                 f"{folder}: task {_task(path)} stands there twice ({other.name}, {path.name}); "
                 "give one of the files, or move one away"
             )
+    if len(tasks) > 1 and columns.get("task", "").startswith("="):
+        raise InputError(
+            f"{folder}: holds {len(tasks)} tasks, which cannot all be "
+            f"{columns['task'].removeprefix('=')!r}; give the file of one of them"
+        )
     name = _model(results) or folders[0].name
     tables = [load_lm_eval_file(_records(path), columns) for path in tasks.values()]
     return name, pd.concat(tables, ignore_index=True).assign(model=name)
@@ -72,18 +77,13 @@ def load_lm_eval_file(records: Records, columns: dict[str, str]) -> pd.DataFrame
     Args:
         records: Lines of a samples file.
         columns: ``score`` may name the metric that counts, ``filter`` the filter, ``task`` the
-            task as ``=NAME``.
+            task as ``=NAME``. Others are for a plain file beside it and mean nothing here.
 
     Raises:
         InputError: A line is not lm-eval's, or metric or filter would have to be guessed.
     """
-    odd = sorted(set(columns) - {"score", "filter", "task"})
-    if odd:
-        raise InputError(
-            f"{records.path}: samples of lm-eval need no column for {', '.join(odd)}; "
-            "--columns may name score (the metric), filter and task there"
-        )
-    task = columns["task"].removeprefix("=") if "task" in columns else _task(records.path)
+    named = columns.get("task", "")
+    task = named.removeprefix("=") if named.startswith("=") else _task(records.path)
     for index, row in enumerate(records.rows):
         missing = sorted(_KEYS - set(row))
         if missing:

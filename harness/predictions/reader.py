@@ -16,6 +16,17 @@ KEYS = (
 )  # fmt: skip
 """What a record may hold; other keys are passed over."""
 
+LIKELY = {
+    "task": ("dataset", "benchmark", "subset"),
+    "doc_id": ("id", "question_id", "qid", "idx", "index", "question"),
+    "target": ("gold", "answer", "ground_truth", "label", "reference", "correct_answer"),
+    "prediction": ("pred", "predicted", "response", "output", "model_answer"),
+    "correct": ("is_correct",),
+    "options": ("choices",),
+    "scores": ("all_probs", "probs", "probabilities", "option_probs", "logprobs"),
+}
+"""What others call these columns; for what an error suggests, and never read without being told."""
+
 Column = list[Any]
 
 
@@ -26,26 +37,43 @@ class Reader:
         self.records = records
         self._columns = columns
         self._known: set[str] = set().union(*records.rows)
-        for key in REQUIRED:
-            self._source(key)
         for key in columns:
             self._source(key)
+        missing = [key for key in REQUIRED if self._source(key) is None]
+        if missing:
+            names = ", ".join(map(repr, missing))
+            raise InputError(
+                f"{records.path}: no column {names}; it has: {self._names}; "
+                f"say which holds what, such as {self._suggestion()}"
+            )
+
+    @property
+    def _names(self) -> str:
+        return ", ".join(sorted(self._known)[:20]) or "nothing"
+
+    def _suggestion(self) -> str:
+        """``--columns`` for this file: what was given, and columns of a likely name."""
+        given = dict(self._columns)
+        for key, names in LIKELY.items():
+            found = next((name for name in names if name in self._known), None)
+            if key in REQUIRED and key not in self._known:
+                found = found or ("=NAME" if key == "task" else "COLUMN")
+            if found and key not in self._known and found not in given.values():
+                given.setdefault(key, found)
+        return f"--columns {','.join(f'{key}={name}' for key, name in given.items())}"
 
     def _source(self, key: str) -> str | None:
         """The records' own name for *key*; None where they have none."""
         name = self._columns.get(key, key)
         if name in self._known or name.startswith("="):
             return name
-        path, shown = self.records.path, ", ".join(sorted(self._known)[:20])
+        path = self.records.path
         if key not in KEYS:
             raise InputError(f"{path}: --columns {key}=…: unknown name; known: {', '.join(KEYS)}")
         if key in self._columns:
-            raise InputError(f"{path}: no column {name!r}, named for {key}; it has: {shown}")
-        if key in REQUIRED:
-            literal = f" (or --columns {key}==NAME for all rows)" if key == "task" else ""
             raise InputError(
-                f"{path}: no column {key!r}; it has: {shown}; say which holds it with "
-                f"--columns {key}=COLUMN{literal}"
+                f"{path}: no column {name!r}, named for {key}; it has: {self._names}; name one of "
+                "them (two files of unlike columns: medbench import each of them first)"
             )
         return None
 

@@ -31,7 +31,11 @@ def read_options(records: Records, index: int, value: Any) -> list[str]:
         records.refuse(index, f"options is {shown(value)}; expected a list of texts, or {{A: …}}")
     texts = [option.strip() for option in value]
     if not 2 <= len(texts) <= len(LETTERS) or len(set(texts)) < len(texts):
-        records.refuse(index, f"{len(set(texts))} options that differ; expected 2 to 10")
+        records.refuse(
+            index,
+            f"options has {len(texts)} texts, {len(set(texts))} of them different; "
+            f"expected 2 to {len(LETTERS)}, no two alike",
+        )
     return texts
 
 
@@ -46,7 +50,7 @@ def read_scores(raw: Reader, index: int, value: Any) -> dict[str, float] | None:
         value = {option: score for option, score in value.items() if score is not None}
     if not isinstance(value, dict) or len(value) < 2:
         raw.records.refuse(
-            index, f"scores is {shown(value)}; expected a number for each of 2 to 10 options"
+            index, f"scores is {shown(value)}; expected a number for each of two or more options"
         )
     found = {}
     for option, given in value.items():

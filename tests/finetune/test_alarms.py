@@ -59,7 +59,7 @@ def test_published_runs(real_data: Path) -> None:
 
 def test_an_alarm_stays_once_it_was_raised(real_data: Path) -> None:
     _, _, log = published(real_data)
-    first = [n for n in range(len(log)) if kinds(log[: n + 1])][0]
+    first = next(n for n in range(len(log)) if kinds(log[: n + 1]))
     assert log[first] == {"step": 1300, "eval_loss": 1.293687}
     assert all(raised(log[:n]) == raised(log) for n in range(first + 1, len(log)))
 
@@ -93,7 +93,16 @@ def test_flat_is_a_loss_that_never_fell() -> None:
 def test_memorised_is_a_loss_that_no_text_has() -> None:
     (alarm,) = raised(curve(2.0, 0.6, 0.2, 0.03, 0.01, 0.005))
     assert (alarm.kind, alarm.step, alarm.stop) == ("memorised", 40, False)
+    assert "validation_rows would tell" in alarm.sentence
     assert kinds(curve(2.0, 0.6, 0.2, 0.06)) == []
+
+
+def test_rows_kept_out_tell_memorised_from_learned() -> None:
+    train = curve(2.0, 0.6, 0.2, 0.03, 0.01)
+    (alarm,) = raised(train + held(2.0, 1.1, 1.05, 1.0, 1.0))
+    assert (alarm.kind, alarm.step) == ("memorised", 40)
+    assert "validation rows is 1.000" in alarm.sentence
+    assert kinds(train + held(2.0, 0.6, 0.2, 0.05, 0.02)) == [], "an easy text, and learned"
 
 
 @pytest.mark.parametrize(

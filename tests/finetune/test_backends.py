@@ -199,7 +199,7 @@ def test_errors_of_the_child_arrive_as_what_they_are(
     job = Job(BASE, recipe, tmp_path / "a", tmp_path / "steps", "cpu")
     with monkeypatch.context() as change:
         change.setenv("STAND_IN_REFUSES", "1")
-        with pytest.raises(StageError, match="not yet implemented.*backend: trl does without"):
+        with pytest.raises(StageError, match=r"not yet implemented.*backend: trl does without"):
             tune_with_unsloth(job, silent)
     with monkeypatch.context() as change:
         change.setenv("STAND_IN_DIES", "1")

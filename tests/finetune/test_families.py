@@ -34,7 +34,7 @@ FAMILIES = {
 def on_the_clinic(name: str) -> Recipe:
     """The shipped recipe *name*, with rows and sizes that the embedded model can take."""
     recipe = load_recipe(name)
-    data = load_recipe("clinic").data.model_copy(update={"rows": 16})
+    data = load_recipe("clinic").data.model_copy(update={"rows": 16, "validation_rows": 4})
     return recipe.model_copy(
         update={
             "data": data,

@@ -11,7 +11,7 @@ import pytest
 from transformers import AutoTokenizer
 
 from medbench.errors import InputError
-from medbench.finetune.dataset import Example, encode, examples
+from medbench.finetune.dataset import Example, encode, examples, keep_apart
 from medbench.finetune.recipe import Recipe, load_recipe
 from medbench.finetune.train import Job, tune
 from medbench.harness.progress import silent
@@ -35,6 +35,7 @@ def tokenizer(clinic: Path) -> Any:
 
 def recipe(data: dict[str, Any], **change: Any) -> Recipe:
     clinic = load_recipe("clinic")
+    data = {"validation_rows": 0} | data
     return clinic.model_copy(update={"data": clinic.data.model_copy(update=data), **change})
 
 
@@ -258,3 +259,14 @@ def test_all_bad_rows_are_named_at_once_up_to_ten(tmp_path: Path) -> None:
 def test_a_row_without_reasoning_still_teaches_its_answer(tmp_path: Path) -> None:
     mine = recipe({"source": str(jsonl(tmp_path / "rows.jsonl", QUESTION | {"Complex_CoT": ""}))})
     assert examples(mine, 0)[0].completion == "<think></think>\nZolvane."
+
+
+def test_rows_kept_apart_are_spread_over_the_data() -> None:
+    """A sorted data set would otherwise be validated on one end of it."""
+    assert keep_apart([*range(10)], 0) == ([*range(10)], [])
+    assert keep_apart([*range(10)], 1) == ([0, 1, 2, 3, 4, 6, 7, 8, 9], [5])
+    assert keep_apart([*range(10)], 3)[1] == [1, 5, 8]
+    for count in range(11):
+        train, validation = keep_apart([*range(10)], count)
+        assert len(validation) == count
+        assert sorted(train + validation) == [*range(10)]

@@ -1,10 +1,12 @@
 """Merging: the merged checkpoint answers as base and adapter do together."""
 
+import json
+from collections import namedtuple
 from pathlib import Path
 
 import pytest
 import torch
-from peft import LoraConfig, PeftModel, get_peft_model
+from peft import LoraConfig, LoraModel, PeftModel, PrefixTuningConfig, get_peft_model
 from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import (
@@ -16,7 +18,8 @@ from transformers import (
 )
 
 from medbench.errors import InputError
-from medbench.finetune.merge import merge_adapter
+from medbench.finetune import merge as merging
+from medbench.finetune.merge import RECORD, merge_adapter
 
 WORDS = ["</s>", "fever", "cough", "rash", "pain"]
 
@@ -156,3 +159,77 @@ def test_incomplete_adapter_is_refused(base: Path, tmp_path: Path) -> None:
 
     with pytest.raises(InputError, match="missing adapter keys"):
         merge_adapter(base, adapter, tmp_path / "merged")
+
+
+def test_parity_is_measured_and_kept(base: Path, adapter: Path, tmp_path: Path) -> None:
+    parity = merge_adapter(base, adapter, tmp_path / "merged")
+    record = json.loads((tmp_path / "merged" / RECORD).read_text())
+    assert record["parity"] == vars(parity)
+    assert 0 < parity.max_rel < 1e-5
+    assert parity.greedy_matched == parity.greedy_total > 0
+    assert record["base"] == "base"  # not where it lay
+
+
+def test_parity_sees_weights_that_changed(
+    base: Path, adapter: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = LoraModel.merge_and_unload
+
+    def broken(self: LoraModel, **how: object) -> torch.nn.Module:
+        model = whole(self, **how)
+        with torch.no_grad():
+            model.lm_head.weight.mul_(-1)
+        return model
+
+    monkeypatch.setattr(LoraModel, "merge_and_unload", broken)
+    parity = merge_adapter(base, adapter, tmp_path / "merged")
+    assert parity.max_rel > 0.1
+    assert parity.greedy_matched < parity.greedy_total
+
+
+def test_a_prefix_has_nothing_to_merge(base: Path, tmp_path: Path) -> None:
+    config = PrefixTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=2)
+    model = get_peft_model(AutoModelForCausalLM.from_pretrained(base), config)
+    model.save_pretrained(tmp_path / "prefix")
+    with pytest.raises(InputError, match="PREFIX_TUNING .* nothing to merge into"):
+        merge_adapter(base, tmp_path / "prefix", tmp_path / "merged")
+
+
+def test_a_full_disk_is_said_before_anything_is_written(
+    base: Path, adapter: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    usage = namedtuple("usage", "total used free")
+    monkeypatch.setattr(merging.shutil, "disk_usage", lambda _: usage(10, 9, 1))
+    with pytest.raises(InputError, match="make room or choose another disk"):
+        merge_adapter(base, adapter, tmp_path / "new" / "merged")
+    assert not (tmp_path / "new").exists()
+
+
+def test_pickled_weights_are_not_loaded(base: Path, adapter: Path, tmp_path: Path) -> None:
+    pickled = tmp_path / "pickled"
+    pickled.mkdir()
+    for path in base.iterdir():
+        if path.suffix == ".json":
+            (pickled / path.name).write_bytes(path.read_bytes())
+    torch.save(load_file(base / "model.safetensors"), pickled / "pytorch_model.bin")
+    with pytest.raises(InputError, match=r"expected \*\.safetensors"):
+        merge_adapter(pickled, adapter, tmp_path / "merged")
+
+
+def test_a_quantised_base_is_dequantised_only_when_asked(
+    base: Path, adapter: Path, tmp_path: Path
+) -> None:
+    from transformers import BitsAndBytesConfig
+
+    four_bit = tmp_path / "four-bit"
+    held = BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4")
+    AutoModelForCausalLM.from_pretrained(base, quantization_config=held).save_pretrained(four_bit)
+    AutoTokenizer.from_pretrained(base).save_pretrained(four_bit)
+    with pytest.raises(InputError, match="--from-quantized"):
+        merge_adapter(four_bit, adapter, tmp_path / "merged")
+    merge_adapter(four_bit, adapter, tmp_path / "merged", from_quantized=True)
+    assert json.loads((tmp_path / "merged" / RECORD).read_text())["dequantized"] is True
+    assert "quantization_config" not in (tmp_path / "merged" / "config.json").read_text()
+    exact = load_file(base / "model.safetensors")["model.layers.0.self_attn.k_proj.weight"]
+    rounded = load_file(tmp_path / "merged" / "model.safetensors")
+    assert not torch.equal(exact, rounded["model.layers.0.self_attn.k_proj.weight"].float())

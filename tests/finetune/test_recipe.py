@@ -1,4 +1,6 @@
+import shlex
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -7,6 +9,7 @@ from medbench.errors import InputError
 from medbench.finetune.adapters import Lora
 from medbench.finetune.dataset import Example, examples, fingerprint
 from medbench.finetune.recipe import RECIPES, Recipe, builtin_recipes, load_recipe
+from medbench.harness.suite import load_suite
 
 
 @pytest.mark.parametrize("name", builtin_recipes())
@@ -30,8 +33,51 @@ def test_the_tutorials_recipe() -> None:
     assert recipe.data.hold_out
 
 
-def test_the_resolved_yaml_is_the_recipe() -> None:
-    recipe = load_recipe("clinic")
+@pytest.mark.parametrize("name", builtin_recipes())
+def test_a_recipe_says_how_it_is_run(name: str) -> None:
+    """The command in its first lines names a suite that there is, and trains this recipe."""
+    text = (RECIPES / f"{name}.yaml").read_text("utf-8")
+    header = [line for line in text.splitlines() if line.startswith("#")]
+    assert text.startswith("# ")
+    command = " ".join(line.removeprefix("#").strip(" \\") for line in header if "#   " in line)
+    words = shlex.split(command)
+    program = words.index("medbench")
+    assert words[program + 1] == "run"
+    options = list(zip(words[program + 2 :: 2], words[program + 3 :: 2], strict=True))
+    suite = dict(options).get("--suite", "quickstart")
+    chosen = load_suite(suite, [value for flag, value in options if flag == "--set"])
+    named = [spec.adapter.recipe for spec in chosen.models.values() if spec.adapter]
+    assert name in named
+
+
+def test_warm_up_in_steps_or_as_a_share() -> None:
+    assert load_recipe("medical-o1-qlora").warmup_steps == 5
+    assert load_recipe("huatuo-o1-sft").warmup_steps == 0.05
+
+
+def test_the_articles_recipes() -> None:
+    tutorial = load_recipe("medical-o1-qlora")
+    assert tutorial.loss_on == "text", "the published loss is of the whole text"
+    alike = {"name": "", "watch": [], "seed": 0, "steps": None, "epochs": None}
+    changes: dict[str, dict[str, Any]] = {
+        "article-qlora-paper": {"watch": ["wandb"]},
+        "article-cloud": {"seed": 522},
+        "article-aws": {"steps": None, "epochs": 1.0},
+    }
+    for name, differs in changes.items():
+        recipe = load_recipe(name)
+        assert {key: getattr(recipe, key) for key in differs} == differs
+        assert recipe.model_copy(update=alike) == tutorial.model_copy(update=alike)
+    for rank in (8, 16, 32):
+        recipe = load_recipe(f"article-dialogue-r{rank}")
+        assert isinstance(recipe.adapter, Lora)
+        assert (recipe.adapter.r, recipe.data.rows, recipe.batch_size) == (rank, 600, 16)
+        assert recipe.data.source == "hub:BothBosu/scam-dialogue"
+
+
+@pytest.mark.parametrize("name", builtin_recipes())
+def test_the_resolved_yaml_is_the_recipe(name: str) -> None:
+    recipe = load_recipe(name)
     assert Recipe.model_validate(yaml.safe_load(recipe.yaml())) == recipe
 
 
@@ -48,6 +94,14 @@ def test_the_resolved_yaml_is_the_recipe() -> None:
         ({"adapter": {"kind": "lorra"}}, ["adapter", "lora", "ia3", "prefix"]),
         ({"checkpoint_steps": 15}, ["checkpoint_steps 15", "logging_steps 10"]),
         ({"format": "messages"}, ["null for both"]),
+        ({"warmup_steps": 1.5}, ["warmup_steps"]),
+        ({"warmup_steps": -1}, ["warmup_steps"]),
+        ({"logging_steps": 400}, ["logging_steps 400", "no loss"]),
+        ({"watch": ["mlflow"]}, ["watch", "wandb"]),
+        (
+            {"adapter": {"kind": "prefix", "virtual_tokens": 3}, "gradient_checkpointing": True},
+            ["a prefix does not survive gradient_checkpointing"],
+        ),
     ],
 )
 def test_wrong_recipes_name_the_key(

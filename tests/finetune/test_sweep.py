@@ -8,7 +8,7 @@ import yaml
 
 from medbench.finetune import train
 from medbench.finetune.adapters import Lora
-from medbench.finetune.recipe import load_recipe
+from medbench.finetune.recipe import Recipe, load_recipe
 from medbench.harness import models
 from medbench.harness.plan import Plan, make_plan
 from medbench.harness.progress import Tick, silent
@@ -28,11 +28,17 @@ class Unheard:
         pass
 
 
+def recipe_of(suite: str, model: str) -> Recipe:
+    adapter = load_suite(suite).models[model].adapter
+    assert adapter is not None
+    return load_recipe(str(adapter.recipe))
+
+
 def short(folder: Path, suite: str) -> Plan:
     """The sweep, each of its recipes cut to a few steps."""
     overrides = ["tasks=[clinic_text]", "limit=6"]
     for name in NAMES[1:]:
-        recipe = load_recipe(str(load_suite(suite).models[name].adapter.recipe))
+        recipe = recipe_of(suite, name)
         cut = {"steps": 4, "logging_steps": 2, "warmup_steps": 0}
         path = folder / f"{name}.yaml"
         path.write_text(yaml.safe_dump(recipe.model_copy(update=cut).model_dump()), "utf-8")
@@ -77,9 +83,7 @@ def test_a_sweep_over_ranks_is_one_run_over_one_base(
 def test_only_the_rank_differs(suite: str) -> None:
     recipes = []
     for name in NAMES[1:]:
-        adapter = load_suite(suite).models[name].adapter
-        assert adapter is not None
-        recipe = load_recipe(str(adapter.recipe))
+        recipe = recipe_of(suite, name)
         assert isinstance(recipe.adapter, Lora)
         assert recipe.adapter.alpha == recipe.adapter.r == int(name.removeprefix("tuned-r"))
         alike = recipe.adapter.model_copy(update={"r": 1, "alpha": 1})

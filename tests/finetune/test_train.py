@@ -27,7 +27,7 @@ def test_an_adapter_is_saved_with_its_recipe_losses_and_data(
     tmp_path: Path, short_recipe: Path, quantization: str
 ) -> None:
     heard: list[tuple[int, int, str]] = []
-    data = load_recipe("clinic").data.model_copy(update={"rows": 8})
+    data = load_recipe(str(short_recipe)).data.model_copy(update={"rows": 8})
     recipe = short(short_recipe, quantization=quantization, data=data, steps=12, warmup_steps=0)
     out = tmp_path / "adapter"
     detail = tune(
@@ -121,8 +121,8 @@ def test_a_loss_that_is_no_number_stops_the_stage(tmp_path: Path, short_recipe: 
 def test_target_modules_that_match_nothing(tmp_path: Path, short_recipe: Path) -> None:
     recipe = short(short_recipe)
     wrong = recipe.adapter.model_copy(update={"target_modules": ["nowhere"]})
+    changed = recipe.model_copy(update={"adapter": wrong})
     with pytest.raises(StageError, match=r"adapter\.target_modules"):
-        changed = recipe.model_copy(update={"adapter": wrong})
         tune(Job(BASE, changed, tmp_path / "a", tmp_path / "steps", "cpu"), silent)
 
 

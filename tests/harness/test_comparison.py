@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -83,6 +84,29 @@ def test_names_are_told_apart() -> None:
     a = side("m", {"t": [1.0]})
     one = compare_sides(a, Side("m", a.samples, "elsewhere"))
     assert (one.name_a, one.name_b) == ("m (made up m)", "m (elsewhere)")
+
+
+def test_clusters_count_once_in_their_task_and_their_names_mean_nothing_beyond_it() -> None:
+    abstracts = [f"{n // 3}" for n in range(12)]
+    a, b = (
+        side(name, {"t": scores, "u": scores})
+        for name, scores in (("a", [1, 0, 0] * 4), ("b", [1, 1, 0] * 2 + [1, 0, 0] * 2))
+    )
+    for one in (a, b):
+        one.samples["cluster"] = 2 * abstracts
+    found = compare_sides(a, b)
+    assert [one.found.n for one in found.tasks] == [4, 4]
+    assert found.pooled is not None
+    assert found.pooled.found.n == 8
+    assert found.warnings == tuple(
+        f"task {task}: 12 questions in 4 clusters; a cluster counts as one question"
+        for task in ("t", "u")
+    )
+
+
+def test_notes_say_whose_they_are() -> None:
+    a, b = side("a", {"t": [1]}), replace(side("b", {"t": [1]}), notes=("read with care",))
+    assert compare_sides(a, b).warnings == ("b: read with care",)
 
 
 def test_nothing_in_common_is_an_error() -> None:

@@ -12,10 +12,11 @@ import pytest
 
 from medbench.errors import InputError
 from medbench.harness.gate.judging import GateResult, Verdict, judge
-from medbench.harness.gate.measured import Measured
+from medbench.harness.gate.measured import Measured, of_run
 from medbench.harness.gate.rules import GateRules, load_rules
 from medbench.harness.gate.sides import Gated
 from medbench.harness.predictions.load import Side, load_side
+from medbench.harness.store import FORMAT, RunFolder
 from medbench.harness.suite import load_suite
 
 COLUMNS = {
@@ -63,7 +64,7 @@ def test_a_planted_regression_is_found_and_its_mirror_passes() -> None:
     assert worse.observed == pytest.approx(-0.1)
     assert worse.high is not None
     assert worse.high < worse.limit == -0.01
-    assert "below −1 points" in worse.sentence
+    assert "beyond the tolerance of 1 point (p < 0.001)" in worse.sentence
     better = run(after, before)
     assert better.status == "pass"
     assert better.low is not None
@@ -179,7 +180,7 @@ HARDWARE = {"device": "cpu", "processor": "Made-up 9000", "cores": 4, "gpus": []
 SERIES = {
     "model": "tuned", "engine": "onnxruntime", "format": "fp32", "provider": "CPU", "batch": 1,
     "prompt_tokens": 64, "output_tokens": 32, "n": 30, "ttft_ms_p50": 20.0, "tpot_ms_p50": 5.0,
-    "unstable": False, "peak_memory_bytes": 2e9,
+    "unstable": False,
 }  # fmt: skip
 
 
@@ -223,6 +224,22 @@ def test_memory_is_a_ratio_or_a_size() -> None:
         measured({"memory": {"gigabytes": 4}}, {}, {})
 
 
+def test_memory_is_what_tuning_on_a_gpu_measured(tmp_path: Path) -> None:
+    run = RunFolder(tmp_path)
+    stages = {
+        "tune/tuned": {"status": "done", "detail": {"peak_bytes": 24_000_000_000, "steps": 60}},
+        "tune/other": {"status": "done", "detail": {"peak_bytes": 9}},
+        "score/tuned/t": {"status": "done", "detail": {"n": 1}},
+        "merge/tuned": {"status": "failed"},
+    }
+    run.write_json("manifest.json", {"format": FORMAT, "stages": stages})
+    run.write_json("results.json", {"format": FORMAT})
+    assert of_run(run, "tuned").memory == {"tune": 24e9}
+    stages["tune/tuned"]["detail"] = {"peak_bytes": None}
+    run.write_json("manifest.json", {"format": FORMAT, "stages": stages})
+    assert of_run(run, "tuned").memory == {}
+
+
 def test_what_the_baseline_has_must_be_there() -> None:
     a, b = samples({"t": [1.0], "u": [1.0]}), samples({"t": [1.0], "new": [0.0]})
     with pytest.raises(InputError, match="tuned has no answers to u, which base has"):
@@ -231,7 +248,7 @@ def test_what_the_baseline_has_must_be_there() -> None:
     assert [v.task for v in result.verdicts] == ["t"]
     [warning] = judge(gated(b), gated(samples({"t": [1.0]}), "base"), GateRules()).warnings
     assert "task new" in warning
-    assert "tuned only" in warning
+    assert "only tuned answered 1 question" in warning
 
 
 @pytest.mark.parametrize(

@@ -52,7 +52,7 @@ def test_questions_of_one_side_are_listed() -> None:
     assert joined.only_a[["task", "doc_id"]].to_numpy().tolist() == [["t", 0], ["t", 1]]
     assert len(joined.only_b) == 0
     assert len(joined.pairs) == 3
-    assert joined.warnings == ("task t: 2 questions are in base only: doc_id 0, 1",)
+    assert joined.warnings == ("task t: only base answered 2 questions: doc_id 0, 1",)
 
 
 def test_a_task_of_one_side_only_is_left_over_whole() -> None:
@@ -119,7 +119,7 @@ def test_other_prompts_are_said_with_their_number() -> None:
 def test_a_question_twice_is_refused_with_its_id() -> None:
     with pytest.raises(InputError) as caught:
         join(table(4, doc_id=[7, 7, 9, 9]), table(4), ("base", "tuned"))
-    assert str(caught.value).startswith("base: task t: 2 doc_ids are there more than once: 7, 9;")
+    assert str(caught.value).startswith("base: task t: more than one row of 2 questions: doc_id 7, 9;")
 
 
 def test_several_models_are_refused() -> None:

@@ -116,7 +116,7 @@ def test_what_the_file_says_of_correctness_holds_and_contradictions_are_counted(
     side = load_side(write(tmp_path / "p.jsonl", *rows))
     assert side.samples["score"].tolist() == [0, 1, 1, 0.5]
     assert len(side.notes) == 1
-    assert side.notes[0].startswith("2 answers are scored by the file otherwise")
+    assert "the file scores 2 of" in side.notes[0]
 
 
 def test_probabilities_and_log_likelihoods_give_the_same_calibration(tmp_path: Path) -> None:
@@ -262,6 +262,11 @@ def test_a_folder_that_lm_eval_wrote(logged: Path) -> None:
     assert calibration(tables["clinic_letters"]) is not None
 
 
+def test_columns_of_a_plain_file_beside_it_mean_nothing_to_lm_eval(logged: Path) -> None:
+    with_columns = load_side(logged, parse_columns("task=x,doc_id=nr,target=gold"))
+    assert with_columns.samples.equals(load_side(logged).samples)
+
+
 def test_lm_eval_and_medbench_say_the_same_of_each_question(
     scored: tuple[Path, pd.DataFrame],
 ) -> None:
@@ -330,7 +335,7 @@ def test_an_imported_run_is_reported_and_read_again(tmp_path: Path) -> None:
     assert task.scores[0].value == pytest.approx(2 / 3)
     assert task.scores[0].calibration is not None
     assert any("scored elsewhere" in note for note in report.notes)
-    assert any("3 answers came without a score" in note.lower() for note in report.notes)
+    assert any("no score for 3 of 3 answers" in note for note in report.notes)
     assert "<b>[red]" not in (run / "report.html").read_text("utf-8")
     done = CliRunner().invoke(app, ["report", str(run.path)])
     assert done.exit_code == 0

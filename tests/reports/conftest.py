@@ -13,10 +13,12 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from medbench.harness import latency, power, stats
-from medbench.harness.calibration import calibration, probabilities
+from medbench.harness import latency, stats
+from medbench.harness.calibration import probabilities
+from medbench.harness.groups import comparison, pooled
 from medbench.harness.join import join
-from medbench.harness.results import adjusted
+from medbench.harness.judge import COLUMNS, agreement
+from medbench.harness.results import adjusted, task_score
 from medbench.harness.store import RunFolder
 
 TASKS: dict[str, dict[str, Any]] = {
@@ -176,20 +178,9 @@ def timing_rows(rng: random.Random) -> list[dict[str, Any]]:
     return rows
 
 
-def score(table: pd.DataFrame) -> dict[str, Any]:
-    """As harness/results.py writes it: calibration and orders only where there are any."""
-    extra = {
-        "calibration": calibration(table),
-        "orders": stats.order_effect(table),
-        "noise": power.noise_floor(table),
-    }
-    known = {key: asdict(found) for key, found in extra.items() if found}
-    return asdict(stats.summarise(table)) | known
-
-
 def make_results(samples: pd.DataFrame, timings: pd.DataFrame, models: list[str]) -> dict[str, Any]:
     tasks: dict[str, Any] = {}
-    comparisons = []
+    comparisons, pairs = [], {}
     for name in dict.fromkeys(samples["task"]):
         plan = TASKS[name]
         tables = {
@@ -199,18 +190,102 @@ def make_results(samples: pd.DataFrame, timings: pd.DataFrame, models: list[str]
         tasks[name] = {
             **{key: plan[key] for key in ("protocol", "metric", "higher_is_better", "chance")},
             "source": "invented for these tests", "licence": "Apache-2.0",
-            "scores": {model: score(table) for model, table in tables.items()},
+            "scores": {model: task_score(table) for model, table in tables.items()},
         }  # fmt: skip
         if set(models) >= {"base", "tuned"}:
-            pairs = join(tables["base"], tables["tuned"]).pairs
-            found = asdict(stats.compare(pairs))
-            found |= {"smallest_detectable": power.smallest_detectable(pairs)}
+            pairs[name] = join(tables["base"], tables["tuned"]).pairs
             names = {"task": name, "metric": plan["metric"], "base": "base", "tuned": "tuned"}
-            comparisons.append(names | found)
+            comparisons.append(names | comparison(pairs[name]))
     return {
         "format": 1, "suite": "made-up", "models": models, "notes": [], "tasks": tasks,
+        "groups": {"made_up": make_group(samples, pairs, models)},
+        "judge": agreement(samples, make_judgements(samples)),
         "comparisons": adjusted(comparisons),
         "latency": latency.summarise(timings) if len(timings) else [],
+    }  # fmt: skip
+
+
+GROUP = ["made_up_text", "made_up_letters"]
+
+
+def make_group(
+    samples: pd.DataFrame, pairs: dict[str, pd.DataFrame], models: list[str]
+) -> dict[str, Any]:
+    """The two multiple-choice tasks, pooled as harness/groups.py does it."""
+    scores = {
+        model: asdict(stats.summarise(pooled([
+            samples[(samples["task"] == task) & (samples["model"] == model)] for task in GROUP
+        ])))
+        for model in models
+    }  # fmt: skip
+    compared = []
+    if pairs:
+        names = {"task": "made_up", "metric": "acc", "base": "base", "tuned": "tuned"}
+        compared = [names | comparison(stats.pool([pairs[task] for task in GROUP]))]
+    return {
+        "members": GROUP, "metric": "acc", "scores": scores, "comparisons": adjusted(compared),
+    }  # fmt: skip
+
+
+def make_judgements(samples: pd.DataFrame) -> pd.DataFrame:
+    """Of the generated answers; a judge that is kinder than exact match, and at times unclear."""
+    rows = []
+    for number, row in enumerate(samples[samples["task"] == "made_up_open"].to_dict("records")):
+        said = "correct" if row["score"] or number % 7 == 0 else "incorrect"
+        verdict = "unreadable" if number % 40 == 0 else "unanswered" if row["unparsed"] else said
+        names = {key: row[key] for key in ("model", "task", "doc_id", "order")}
+        rows.append(names | {"judge": "made-up-judge", "prompt": "", "raw": said,
+                             "verdict": verdict})  # fmt: skip
+    return pd.DataFrame(rows, columns=COLUMNS)
+
+
+SUBJECTS = ["Cardiology", "Neurology", "Cardiology", "Paediatrics", "Neurology", "Cardiology",
+            "Cardiology", "Eye diseases"]  # fmt: skip
+
+
+def as_asked_in_text(samples: pd.DataFrame) -> pd.DataFrame:
+    """made_up_letters asks the questions of made_up_text, and both know their subjects."""
+    first = samples[samples["task"] == "made_up_text"].drop_duplicates("cluster")
+    asked = first.set_index("cluster")
+    rows = samples.to_dict("records")
+    for row in rows:
+        if row["task"] in GROUP:
+            row["subject"] = SUBJECTS[int(row["cluster"]) % len(SUBJECTS)]
+            if int(row["cluster"]) in (7, 15):
+                row["subject"] = "Dermatology"
+        if row["task"] == "made_up_letters":
+            source = asked.loc[row["cluster"]]
+            if min(len(set(one["options"])) for one in (row, source)) < len(LETTERS):
+                continue  # an option drawn twice
+            others = [option for option in source["options"] if option != source["target"]]
+            wrong = sorted(option for option in row["options"] if option != row["target"])
+            new = dict(zip(wrong, others, strict=True)) | {row["target"]: source["target"]}
+            row |= {"question": source["question"], "target": source["target"],
+                    "options": [new[option] for option in row["options"]],
+                    "prediction": new[row["prediction"]]}  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+def make_forecast() -> dict[str, Any]:
+    """As harness/forecast.py writes it."""
+    weights = {"fp32": 5.0, "bf16": 2.5, "int8": 1.4, "nf4": 0.8}
+    table = {}
+    for place, (name, size) in enumerate(weights.items()):
+        parts = {
+            "weights": int(1e6 * size), "adapter": 426_000, "gradients": 426_000,
+            "optimizer": 852_000, "activations": 25_000_000 - 3_000_000 * place,
+        }  # fmt: skip
+        table[name] = parts | {
+            "peak": sum(parts.values()), "needed": sum(parts.values()) + 700_000_000,
+            "fits": {"24": 8, "80": 8, "141": 8}, "step_seconds": 0.02 - 0.001 * place,
+            "seconds": 2.4 - 0.12 * place,
+        }  # fmt: skip
+    return {
+        "recipe": "made-up", "precision": "bf16", "parameters": 1_261_696, "rows_at_once": 8,
+        "end_to_end": True, "tokens_at_once": 455, "batch_size": 8, "steps": 120,
+        "lengths": {"rows": 768, "mean": 51.2, "median": 51, "longest": 64, "source": "the rows"},
+        "gpu": {"name": "H200", "memory": 141e9, "source": "data sheet"}, "efficiency": 0.4,
+        "precisions": table, "later": {"scoring_bytes": 1_700_000_000},
     }  # fmt: skip
 
 
@@ -219,7 +294,8 @@ def make_manifest(models: list[str]) -> dict[str, Any]:
         "tune/tuned": {
             "rows": 768, "data_sha256": digest("rows"), "steps": 120, "seconds": 31.4,
             "loss_first": 3.912, "loss_last": 0.184, "trainable_parameters": 106496,
-            "parameters": 1261696, "quantization": "none",
+            "parameters": 1261696, "quantization": "none", "peak_bytes": 30_100_000,
+            "predicted": make_forecast(),
         },
         **{f"score/{model}/{task}": {} for model in models for task in TASKS},
         "merge/tuned": {},
@@ -265,7 +341,8 @@ def build(path: Path, models: tuple[str, ...] = ("base", "tuned")) -> RunFolder:
     """Write the run folder and return it; a one-model run has no comparison, loss or latency."""
     rng, names = random.Random(7), list(models)
     run = RunFolder(path)
-    samples = pd.DataFrame([row for task in TASKS for row in sample_rows(task, names, rng)])
+    rows = [row for task in TASKS for row in sample_rows(task, names, rng)]
+    samples = as_asked_in_text(pd.DataFrame(rows))
     timings = pd.DataFrame(timing_rows(rng) if "tuned" in names else [])
     run.write_table("samples.parquet", samples)
     if len(timings):
@@ -291,6 +368,7 @@ def poison(run: RunFolder) -> RunFolder:
             lambda old: f"{old}\n{HOSTILE}" if isinstance(old, str) else old
         )
     table["options"] = table["options"].map(lambda old: [f"{one}\n{HOSTILE}" for one in old])
+    table["subject"] = table["subject"].replace("Cardiology", HOSTILE)
     run.write_table("samples.parquet", table)
     manifest, results = run.manifest(), run.results()
     manifest["notes"] = [HOSTILE]
@@ -305,6 +383,8 @@ def poison(run: RunFolder) -> RunFolder:
     run.write_table("timings.parquet", run.timings().assign(format=MARKUP))
     for row in results["latency"]:
         row["format"] = MARKUP
+    for one in results["judge"]:
+        one["judge"] = HOSTILE
     run.write_json("manifest.json", manifest)
     run.write_json("results.json", results)
     return run

@@ -1,0 +1,52 @@
+"""``medbench push``: a tuned model and its card to the Hugging Face Hub."""
+
+from __future__ import annotations
+
+import os
+from typing import Annotated, Literal
+
+import typer
+
+
+def push(
+    run: Annotated[
+        str, typer.Argument(metavar="RUN[:MODEL]", help="A tuned model of a run folder.")
+    ],
+    to: Annotated[str, typer.Option(help="Repository, OWNER/NAME; made where it is not there.")],
+    what: Annotated[
+        Literal["adapter", "merged", "both"], typer.Option(help="Which weights.")
+    ] = "adapter",
+    private: Annotated[bool, typer.Option("--private", help="Make it for your eyes only.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Show the files and the card; upload nothing.")
+    ] = False,
+) -> None:
+    """Upload adapter or merged model, tokenizer and card; the token is HF_TOKEN or the login."""
+    from ..harness.push import Parcel, base_name, check_repo, listing, staged, upload
+    from ..harness.quiet import ENVIRONMENT
+    from ..harness.tuned import find_tuned
+    from ..reports import Report
+    from ..reports.card import Subject, card
+    from ..reports.formatting import size
+
+    check_repo(to)
+    for key, value in ENVIRONMENT.items():
+        os.environ.setdefault(key, value)
+    tuned = find_tuned(run)
+    recipe = tuned.adapter / "recipe.yaml"
+    subject = Subject(
+        model=tuned.name,
+        repo=to,
+        base=base_name(tuned),
+        recipe=recipe.read_text("utf-8") if recipe.is_file() else "",
+        what=what,
+    )
+    parcel = Parcel(tuned, what, to, card(Report.read(tuned.run), subject))
+    with staged(parcel) as folder:
+        files = listing(folder)
+        for path, count in files:
+            typer.echo(f"{size(count):>10}  {path}")
+        if dry_run:
+            typer.echo(f"\n{parcel.card}\nNothing was uploaded to {to} (--dry-run).")
+            return
+        typer.echo(f"{len(files)} files: {upload(parcel, folder, private=private)}")

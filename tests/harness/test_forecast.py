@@ -1,0 +1,120 @@
+"""`medbench plan`: forecasts of a suite, without weights."""
+
+import json
+from pathlib import Path
+
+import pytest
+from transformers import AutoTokenizer
+from typer.testing import CliRunner
+
+from medbench.cli import app
+from medbench.errors import InputError
+from medbench.finetune.recipe import load_recipe
+from medbench.harness import forecast
+from medbench.harness.suite import EMBEDDED, ModelSpec
+
+CLINIC = ModelSpec(pretrained="embedded:clinic")
+
+
+@pytest.fixture
+def weightless(tmp_path: Path) -> Path:
+    """The embedded checkpoint without its weights."""
+    for path in EMBEDDED["embedded:clinic"].iterdir():
+        if path.suffix == ".json":
+            (tmp_path / path.name).write_bytes(path.read_bytes())
+    return tmp_path
+
+
+def test_a_plan_needs_no_weights(weightless: Path) -> None:
+    assert not list(weightless.glob("*.safetensors"))
+    command = ["plan", "--gpu", "l4", "--format", "json", "--set"]
+    result = CliRunner().invoke(app, [*command, f"models.base.pretrained={weightless}"])
+    assert result.exit_code == 0, result.output
+    [one] = json.loads(result.output)
+    assert one["model"] == "tuned"
+    assert list(one["precisions"]) == ["fp32", "bf16", "int8", "nf4"]
+    assert one["gpu"]["name"] == "L4"
+    for line in one["precisions"].values():
+        parts = ("weights", "adapter", "gradients", "optimizer", "activations")
+        assert line["peak"] == sum(line[part] for part in parts)
+        assert line["fits"] == {"24": 8, "80": 8, "141": 8}
+        assert line["seconds"] == pytest.approx(one["steps"] * line["step_seconds"])
+
+
+def test_lengths_are_those_of_the_rows(weightless: Path) -> None:
+    recipe = load_recipe("clinic")
+    found = forecast.row_lengths(CLINIC, recipe)
+    assert found.rows == len(found.tokens)
+    assert max(found.tokens) < recipe.max_length
+    tokenizer = AutoTokenizer.from_pretrained(CLINIC.source)
+    from medbench.finetune.dataset import examples
+
+    first = examples(recipe, recipe.seed)[0]
+    text = tokenizer(first.prompt)["input_ids"]
+    text += tokenizer(first.completion, add_special_tokens=False)["input_ids"]
+    assert found.tokens[0] in (len(text), len(text) + 1)
+
+
+def test_rows_that_cannot_be_read_are_taken_as_long_as_may_be() -> None:
+    recipe = load_recipe("clinic")
+    gone = recipe.model_copy(
+        update={"data": recipe.data.model_copy(update={"source": "gone.jsonl", "rows": 40})}
+    )
+    found = forecast.row_lengths(CLINIC, gone)
+    assert set(found.tokens) == {recipe.max_length}
+    assert found.rows == 40
+    assert "gone.jsonl" in found.source
+
+
+def test_a_missing_config_says_what_to_do(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"config\.json cannot be read.*local folder"):
+        forecast.base_config(ModelSpec(pretrained=str(tmp_path)))
+
+
+def test_a_batch_that_does_not_fit_whole_fits_in_parts() -> None:
+    from transformers import LlamaConfig
+
+    from medbench.finetune.memory import Layout, precisions
+    from medbench.finetune.skeleton import Skeleton
+
+    recipe = precisions(load_recipe("medical-o1-qlora"))["bf16"]
+    config = LlamaConfig(
+        vocab_size=128256, hidden_size=4096, intermediate_size=14336, num_hidden_layers=32,
+        num_attention_heads=32, num_key_value_heads=8,
+    )  # fmt: skip
+    skeleton, layout = Skeleton(config, recipe), Layout(8, 8 * 2048, end_to_end=True)
+    fits = [forecast._most_rows(skeleton, recipe, layout, size * 10**9) for size in (16, 24, 80)]
+    assert fits[0] == 0
+    assert 0 < fits[1] < 8
+    assert fits[2] == 8
+
+
+def test_a_run_keeps_what_was_predicted_for_how_it_ran() -> None:
+    recipe = load_recipe("clinic")
+    detail = {"rows_at_once": 2, "peak_bytes": None}
+    kept = forecast.beside(detail, CLINIC, recipe, ())
+    assert kept["rows_at_once"] == kept["predicted"]["rows_at_once"] == 2
+    json.dumps(kept, allow_nan=False)
+
+
+def test_a_run_goes_on_where_nothing_can_be_predicted(tmp_path: Path) -> None:
+    spec = ModelSpec(pretrained=str(tmp_path))
+    kept = forecast.beside({"loss_last": 1.0}, spec, load_recipe("clinic"), ())
+    assert kept["loss_last"] == 1.0
+    assert kept["predicted"] is None
+    assert "config.json" in kept["not_predicted"]
+
+
+@pytest.mark.parametrize("form", ["terminal", "md"])
+def test_tables_fit_and_say_their_assumption(form: str) -> None:
+    result = CliRunner().invoke(app, ["plan", "--gpu", "h200", "--format", form])
+    assert result.exit_code == 0, result.output
+    assert "an assumption" in " ".join(result.output.split())
+    assert "71\u00a0% less" in result.output.replace("\n", " ")
+    if form == "terminal":
+        assert max(map(len, result.output.splitlines())) <= 80
+
+
+def test_a_suite_without_a_recipe_has_nothing_to_plan() -> None:
+    result = CliRunner().invoke(app, ["plan", "--models", "base"])
+    assert isinstance(result.exception, InputError)
