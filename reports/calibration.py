@@ -109,7 +109,8 @@ def read_orders(score: dict[str, Any]) -> OrderEffect | None:
     if not found:
         return None
     floor = (score.get("noise") or {}).get("floor")
-    return OrderEffect(int(found["orders"]), *map(found.get, ("mean", "worst", "changed")), floor)
+    mean, worst, changed = (found.get(key) for key in ("mean", "worst", "changed"))
+    return OrderEffect(int(found["orders"]), mean, worst, changed, floor)
 
 
 def even_guess(chance: float) -> Calibration:

@@ -111,4 +111,5 @@ def who_judged(judged: Sequence[Judged]) -> str:
 
 
 def _interval(low: float | None, high: float | None) -> str:
-    return interval(*(None if end is None else 100 * end for end in (low, high)))
+    low, high = (None if end is None else 100 * end for end in (low, high))
+    return interval(low, high)

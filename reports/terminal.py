@@ -42,9 +42,12 @@ def print_summary(report: Report, console: Console) -> None:
         for score in task.scores:
             if score.orders:
                 _item(console, f"    {score.model:<13} ", "", score.orders.line)
-        for found in (*report.parsing, *report.judged):
-            if found.task == task.name and found.line:
-                _item(console, f"    {found.model:<13} ", "", found.line)
+        for parsed in report.parsing:
+            if parsed.task == task.name and parsed.line:
+                _item(console, f"    {parsed.model:<13} ", "", parsed.line)
+        for judged in report.judged:
+            if judged.task == task.name and judged.line:
+                _item(console, f"    {judged.model:<13} ", "", judged.line)
     _protocols(console, report)
     for part in report.subjects:
         _item(console, "  ", "", f"{part.task}: {part.looks}, side by side in the report")

@@ -232,8 +232,8 @@ def _more(claim: Claim, needed: int | None, rules: GateRules) -> str:
     if needed is None:
         return "how questions vary is not known, so no number that would decide it can be named"
     return (
-        f"about {_rounded(needed):,} questions would decide it in {100 * rules.power:g} % of cases, "
-        "if what was observed is the truth"
+        f"about {_rounded(needed):,} questions would decide it in {100 * rules.power:g} % of "
+        "cases, if what was observed is the truth"
     )
 
 

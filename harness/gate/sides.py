@@ -9,10 +9,10 @@ from pydantic import ValidationError
 
 from ...errors import InputError
 from .. import baseline
-from . import measured
 from ..config import explain
 from ..predictions.load import Side, load_side
 from ..store import RunFolder
+from . import measured
 from .measured import Measured
 from .rules import GateRules, load_rules
 

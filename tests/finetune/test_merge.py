@@ -1,6 +1,7 @@
 """Merging: the merged checkpoint answers as base and adapter do together."""
 
 import json
+import shutil
 from collections import namedtuple
 from pathlib import Path
 
@@ -18,7 +19,6 @@ from transformers import (
 )
 
 from medbench.errors import InputError
-from medbench.finetune import merge as merging
 from medbench.finetune.merge import RECORD, merge_adapter
 
 WORDS = ["</s>", "fever", "cough", "rash", "pain"]
@@ -191,7 +191,7 @@ def test_a_prefix_has_nothing_to_merge(base: Path, tmp_path: Path) -> None:
     config = PrefixTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=2)
     model = get_peft_model(AutoModelForCausalLM.from_pretrained(base), config)
     model.save_pretrained(tmp_path / "prefix")
-    with pytest.raises(InputError, match="PREFIX_TUNING .* nothing to merge into"):
+    with pytest.raises(InputError, match=r"PREFIX_TUNING .* nothing to merge into"):
         merge_adapter(base, tmp_path / "prefix", tmp_path / "merged")
 
 
@@ -199,7 +199,7 @@ def test_a_full_disk_is_said_before_anything_is_written(
     base: Path, adapter: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     usage = namedtuple("usage", "total used free")
-    monkeypatch.setattr(merging.shutil, "disk_usage", lambda _: usage(10, 9, 1))
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage(10, 9, 1))
     with pytest.raises(InputError, match="make room or choose another disk"):
         merge_adapter(base, adapter, tmp_path / "new" / "merged")
     assert not (tmp_path / "new").exists()

@@ -126,7 +126,12 @@ def test_one_base_is_loaded_for_all(finished: Path, monkeypatch: pytest.MonkeyPa
 
     loads: list[object] = []
     real = models.load_base
-    monkeypatch.setattr(models, "load_base", lambda *a: loads.append(a) or real(*a))
+
+    def counted(*arguments: Any) -> Any:
+        loads.append(arguments)
+        return real(*arguments)
+
+    monkeypatch.setattr(models, "load_base", counted)
     run = RunFolder(finished)
     asking.ask("Why?", ["tuned", "base"], suite_of(run), run, lambda *_: None, max_tokens=2)
     assert len(loads) == 1

@@ -226,7 +226,7 @@ def test_memory_is_a_ratio_or_a_size() -> None:
 
 def test_memory_is_what_tuning_on_a_gpu_measured(tmp_path: Path) -> None:
     run = RunFolder(tmp_path)
-    stages = {
+    stages: dict[str, Any] = {
         "tune/tuned": {"status": "done", "detail": {"peak_bytes": 24_000_000_000, "steps": 60}},
         "tune/other": {"status": "done", "detail": {"peak_bytes": 9}},
         "score/tuned/t": {"status": "done", "detail": {"n": 1}},

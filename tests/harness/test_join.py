@@ -119,7 +119,9 @@ def test_other_prompts_are_said_with_their_number() -> None:
 def test_a_question_twice_is_refused_with_its_id() -> None:
     with pytest.raises(InputError) as caught:
         join(table(4, doc_id=[7, 7, 9, 9]), table(4), ("base", "tuned"))
-    assert str(caught.value).startswith("base: task t: more than one row of 2 questions: doc_id 7, 9;")
+    assert str(caught.value).startswith(
+        "base: task t: more than one row of 2 questions: doc_id 7, 9;"
+    )
 
 
 def test_several_models_are_refused() -> None:

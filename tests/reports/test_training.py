@@ -62,7 +62,12 @@ def test_the_facts(run: RunFolder) -> None:
 
 def test_what_did_not_happen_is_not_spoken_of(run: RunFolder) -> None:
     manifest = run.manifest()
-    quiet = {"validation_rows": 0, "too_long": 0, "resumed_from": None, "damaged_checkpoints": []}
+    quiet: dict[str, Any] = {
+        "validation_rows": 0,
+        "too_long": 0,
+        "resumed_from": None,
+        "damaged_checkpoints": [],
+    }
     manifest["stages"]["tune/tuned"]["detail"] |= quiet | {"alarms": [], "peak_bytes": None}
     run.write_json("manifest.json", manifest)
     run.write_text("adapters/tuned/losses.csv", "step,loss,validation_loss\n1,2.0,\n2,1.0,\n")
