@@ -70,7 +70,7 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
     """One stack, in this process."""
     recipe = _recipe(options)
     ours = options.one in ("medbench", "padded", "unsloth")
-    losses, seconds, tokens = (_medbench if ours else _trl)(recipe, options)
+    losses, seconds, tokens, peak = (_medbench if ours else _trl)(recipe, options)
     timed = seconds[options.warm :]
     rate = sum(tokens[options.warm :]) / sum(timed)
     return {
@@ -78,7 +78,7 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
         "seconds_per_step": statistics.mean(timed),
         "tokens_per_s": rate,
         "tokens_per_step": statistics.mean(tokens),
-        "peak_bytes": torch.cuda.max_memory_allocated() if torch.cuda.is_available() else None,
+        "peak_bytes": peak,
         "losses": losses,
     }
 
@@ -112,10 +112,10 @@ def _medbench(recipe: Any, options: argparse.Namespace) -> tuple[Any, ...]:
     with tempfile.TemporaryDirectory() as scratch:
         out = Path(scratch) / "adapter"
         job = Job(ModelSpec(pretrained=options.base), recipe, out, Path(scratch) / "steps", device)
-        tune(job, silent)
+        detail = tune(job, silent)
         log = pd.read_csv(out / "losses.csv")
-    steps = len(log)
-    return log["loss"].tolist(), log["seconds_per_step"].tolist(), _tokens(recipe, options, steps)
+    tokens = _tokens(recipe, options, len(log))
+    return log["loss"].tolist(), log["seconds_per_step"].tolist(), tokens, detail["peak_bytes"]
 
 
 def _trl(recipe: Any, options: argparse.Namespace) -> tuple[Any, ...]:
@@ -167,7 +167,8 @@ def _trl(recipe: Any, options: argparse.Namespace) -> tuple[Any, ...]:
     log = [line for line in trainer.state.log_history if "loss" in line]
     counts = [0, *(int(line["num_tokens"]) for line in log)]
     tokens = [b - a for a, b in itertools.pairwise(counts)]
-    return [line["loss"] for line in log], clock.seconds, tokens
+    peak = torch.cuda.max_memory_allocated() if torch.cuda.is_available() else None
+    return [line["loss"] for line in log], clock.seconds, tokens, peak
 
 
 def _clock(transformers: Any) -> Any:

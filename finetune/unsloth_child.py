@@ -112,7 +112,8 @@ def _read(path: Path) -> Job:
 
 def _end_with_parent() -> None:
     """Wait for the end of standard input, which the parent holds open, and end at once."""
-    sys.stdin.buffer.read()
+    while os.read(0, 4096):  # sys.stdin would be locked while the interpreter ends
+        pass
     os._exit(1)
 
 

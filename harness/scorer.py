@@ -22,7 +22,7 @@ from lm_eval.models.utils import has_bos_prefix
 from ..errors import InputError, StageError
 from .packing import SHORTEST, Engine, out_of_memory
 from .progress import Tick, silent
-from .scorer_fit import find_budget, known_misfit, mask_error, worst_error
+from .scorer_fit import find_budget, known_misfit, probe
 from .trie import Trie
 
 logger = logging.getLogger(__name__)
@@ -228,15 +228,15 @@ class PackedLM(huggingface.HFLM):  # type: ignore[misc]
     def _probe(self) -> str | None:
         """Find the budget; say why the model cannot take packed rows, or None if it can."""
         try:
-            error = mask_error(self._engine)
+            fit = probe(self._engine)
             if self._budget is None:
                 self._budget = find_budget(self._engine)
         except Exception as failure:  # whatever a foreign model says to a mask it does not know
             if out_of_memory(failure):
                 raise
             return f"the model does not take packed rows ({type(failure).__name__}: {failure})"
-        if error > worst_error(self.model):
-            return f"the model does not keep branches of a packed row apart (error {error:.2g})"
+        if not fit.good:
+            return f"the model does not keep branches of a packed row apart (error {fit.error:.2g})"
         return None
 
 

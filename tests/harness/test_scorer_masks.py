@@ -12,6 +12,7 @@ from transformers import AutoModelForCausalLM
 from transformers.integrations import flex_attention as integration
 
 from medbench.harness.packing import BLOCK, PAST_STEP, Engine, _block_mask, _dense_mask
+from medbench.harness.scorer_fit import Fit, probe
 from medbench.harness.trie import Row, Trie
 
 
@@ -148,3 +149,28 @@ def test_rows_on_a_gpu(clinic: Path, dtype: Any, allowed: float) -> None:
     expected, _, _ = Engine(model).answer(trie, 300)
     found, _, _ = Engine(model.to("cuda")).answer(trie, 1024)
     assert np.abs(found - expected).max() <= allowed
+
+
+@pytest.mark.parametrize(
+    ("error", "noise", "good"),
+    [
+        (0.03, 0.0, True),  # bfloat16
+        (0.11, 0.04, True),  # bfloat16 under a large adapter
+        (0.11, 0.0, False),  # exact with itself, and yet wrong
+        (0.4, 0.3, True),  # int8
+        (0.9, 0.3, False),  # however noisy, this is what ignoring the mask gives
+    ],
+)
+def test_noise_of_its_own_is_no_misfit(error: float, noise: float, good: bool) -> None:
+    assert Fit(error, noise).good is good
+
+
+def test_a_probe_sees_the_noise_of_a_precision(clinic: Path) -> None:
+    def fit(dtype: torch.dtype) -> Fit:
+        model = AutoModelForCausalLM.from_pretrained(clinic, dtype=dtype)
+        return probe(Engine(model.eval()))
+
+    exact, rounded = fit(torch.float32), fit(torch.bfloat16)
+    assert exact.error < 1e-4
+    assert exact.noise < 1e-4
+    assert 1e-3 < rounded.error < 4 * rounded.noise < 0.5
