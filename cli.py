@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -26,8 +26,12 @@ from .commands.plan import plan
 from .commands.push import push
 from .commands.report import report
 from .commands.run import run
+from .commands.site import site
 from .commands.tasks import tasks
 from .errors import MedbenchError
+
+_UsageError: Any = typer.BadParameter.__base__
+"""Typer has a copy of click of its own since 0.28, and gives this class no public name."""
 
 app = typer.Typer(
     name="medbench",
@@ -39,7 +43,7 @@ app = typer.Typer(
 )
 
 
-for verb in (plan, run, report, compare, gate, overlap, tasks, doctor, ask, merge, push):
+for verb in (plan, run, report, site, compare, gate, overlap, tasks, doctor, ask, merge, push):
     app.command()(verb)
 app.command("import")(import_)
 app.add_typer(baseline, name="baseline")
@@ -51,7 +55,17 @@ def main() -> None:
     # of the quickstart's tuning took 183 s instead of 4. Read when torch is loaded, so set first.
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     try:
-        app()
+        sys.exit(app(standalone_mode=False))
+    except _UsageError as error:
+        if type(error).__name__ == "NoArgsIsHelpError":  # a verb was left out: the help is shown
+            error.show()
+        else:
+            words = " ".join(error.format_message().split())
+            program = error.ctx.command_path if error.ctx else "medbench"
+            _stderr(f"medbench: {words}; see {program} --help")
+        sys.exit(error.exit_code)
+    except (typer.Abort, KeyboardInterrupt):
+        sys.exit(130)
     except MedbenchError as error:
         _stderr(f"medbench: {error}")
         sys.exit(error.exit_code)

@@ -8,8 +8,9 @@ a correlation of 0 to 0.9 between them: how often the 95 % interval holds the tr
 often the gate raises a false alarm at level 5 %, and how often a comparison shows the difference
 that ``smallest_detectable`` names for 80 % power. ``--pairs`` tables are drawn for each; beside the
 simulated share stands the exact one, a sum over all tables that have any probability. Then scores
-that are not 0/1: four option orders of a question, and grades between 0 and 1. Last, the time of
-the sign-flip test over 100,000 questions, five tasks and 10,000 resamples.
+that are not 0/1: four option orders of a question, grades between 0 and 1, and two tasks that ask
+the same questions, pooled. Last, the time of the sign-flip test over 100,000 questions, five tasks
+and 10,000 resamples.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ from scipy import stats as reference
 
 from medbench.harness import power, resampling, stats
 from medbench.harness.intervals import tango, tango_z
+from medbench.harness.pooling import pool
 
 SIZES = (100, 500, 1273)
 CORRELATIONS = (0.0, 0.3, 0.5, 0.7, 0.9)
@@ -69,7 +71,7 @@ def main() -> None:
             for correlation in CORRELATIONS
         ],
         "other_scores": [
-            other(kind, n, options.pairs, rng) for kind in (orders, grades) for n in SIZES
+            other(kind, n, options.pairs, rng) for kind in (orders, grades, twice) for n in SIZES
         ],
         "sign_flip": timings(),
     }
@@ -176,6 +178,23 @@ def grades(n: int, difference: float, rng: np.random.Generator) -> pd.DataFrame:
     skill = 0.1 + 0.7 * rng.beta(2, 1, (n, 1))
     a, b = (skill + rng.uniform(-0.1, 0.1, (n, 1)) for _ in range(2))
     return _frame(a, b + difference)
+
+
+def twice(n: int, difference: float, rng: np.random.Generator) -> pd.DataFrame:
+    """The same questions in two tasks, pooled; four answers in five are the same in both."""
+    skill, tasks = rng.beta(1, 1, n), []
+
+    def answers() -> tuple[Chosen, Chosen]:
+        gained = rng.random(n) < 2 * difference
+        return rng.random(n) < skill, gained | (rng.random(n) < skill)
+
+    known = answers()
+    for _ in range(2):
+        again = rng.random(n) < 0.2
+        a, b = (np.where(again, new, old) for new, old in zip(answers(), known, strict=True))
+        table = _frame(a[:, None], b[:, None])
+        tasks.append(table.assign(order=0, doc_hash=table["cluster"], question="", target=""))
+    return pool(tasks)
 
 
 def discordant(correlation: float, difference: float) -> tuple[float, float]:

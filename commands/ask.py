@@ -51,7 +51,8 @@ def ask(
         suite = "quickstart"
     chosen = suite_of(RunFolder.open(run)) if run and not suite else load_suite(str(suite))
     folder = RunFolder(run or Path("runs") / chosen.name)
-    names = select(models, list(chosen.models), "--models")
+    whole = [name for name, spec in chosen.models.items() if spec.of is None]
+    names = select(models, whole, "--models")
     device = resolve_device(device)
     for key, value in ENVIRONMENT.items():
         os.environ.setdefault(key, value)
@@ -74,11 +75,11 @@ def ask(
 
 
 def _columns(said: dict[str, str], show_reasoning: bool, height: int | None = None) -> Table:
-    """A column for each model; only the last *height* lines of what does not fit."""
+    """A column for each model; of a longer answer its last *height* lines while it grows."""
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(expand=True, pad_edge=False, show_lines=False)
+    table = Table(expand=True)
     for name in said:
         table.add_column(Text(name), ratio=1, overflow="fold", vertical="top")
     table.add_row(*(_shown(text, show_reasoning, height) for text in said.values()))
@@ -98,6 +99,10 @@ def _shown(said: str, show_reasoning: bool, height: int | None) -> Text:
         words = f"{len(reasoning.split()):,}".replace(",", "\u00a0")
         text.append(f"reasoned for {words} words; --show-reasoning\n\n", "dim italic")
     text.append(clean(answer, len(answer)))
+    if not answer and height is None:
+        text.append(
+            "no answer: cut off by --max-tokens" if reasoning else "no answer", "dim italic"
+        )
     if height is not None and len(lines := text.split("\n")) > height:
         return Text("\n").join(lines[-height:])
     return text

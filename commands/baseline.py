@@ -26,7 +26,9 @@ def update(
             metavar="RUN[:MODEL]|FILE", help="A run folder, or anything that `gate` can read."
         ),
     ],
-    out: Annotated[Path, typer.Option(help="The baseline file.")] = Path("medbench-baseline.jsonl"),
+    out: Annotated[Path, typer.Option(dir_okay=False, help="The baseline file.")] = Path(
+        "medbench-baseline.jsonl"
+    ),
     columns: Annotated[
         str,
         typer.Option(

@@ -28,7 +28,8 @@ def compare(
         Literal["terminal", "md", "html", "json"], typer.Option("--format", help="What is written.")
     ] = "terminal",
     out: Annotated[
-        Path | None, typer.Option(help="Write there instead of to the terminal.")
+        Path | None,
+        typer.Option(dir_okay=False, help="Write there instead of to the terminal."),
     ] = None,
     tasks: Annotated[
         str | None, typer.Option(help="Tasks that count, comma-separated; all by default.")

@@ -47,19 +47,23 @@ def gate(
     form: Annotated[
         Literal["terminal", "md", "json"], typer.Option("--format", help="What is printed.")
     ] = "terminal",
-    junit: Annotated[Path | None, typer.Option(help="Write JUnit XML there.")] = None,
+    junit: Annotated[
+        Path | None, typer.Option(dir_okay=False, help="Write JUnit XML there.")
+    ] = None,
     comment: Annotated[
-        Path | None, typer.Option(help="Write the Markdown body of a comment there.")
+        Path | None,
+        typer.Option(dir_okay=False, help="Write the Markdown body of a comment there."),
     ] = None,
     benchmark_json: Annotated[
-        Path | None, typer.Option(help="Write accuracies for github-action-benchmark there.")
+        Path | None,
+        typer.Option(dir_okay=False, help="Write accuracies for github-action-benchmark there."),
     ] = None,
     on_github: Annotated[
         bool, typer.Option("--github", help="Annotations and the step summary of a GitHub job.")
     ] = False,
 ) -> None:
     """Say whether a model became worse than its baseline: exit code 0 no, 1 yes, 3 not known."""
-    from ..harness.comparison import parse_tasks
+    from ..harness.comparison import only_tasks, parse_tasks
     from ..harness.gate.judging import judge
     from ..harness.gate.sides import candidate_and_baseline, rules_of
     from ..harness.predictions.load import parse_columns
@@ -69,7 +73,8 @@ def gate(
     one, other = candidate_and_baseline(
         candidate, baseline, parse_columns(columns) if columns else None, held_to.compares
     )
-    result = judge(one, other, held_to, parse_tasks(tasks))
+    counting = parse_tasks(tasks)
+    result = judge(one, other, held_to, counting)
     files = Files(junit=junit, comment=comment, benchmark=benchmark_json, github=on_github)
-    write(result, one.side.samples, form, inconclusive, files)
+    write(result, only_tasks(one.side, counting), form, inconclusive, files)
     raise typer.Exit(result.exit_code(inconclusive))

@@ -35,6 +35,8 @@ def merge(
     """Merge an adapter into its 16-bit base, and say how well merged and unmerged agree."""
     if (run is None) == (base is None and adapter is None) or (base is None) != (adapter is None):
         raise InputError("expected either RUN[:MODEL] or both --base and --adapter")
+    from rich.console import Console
+
     from ..finetune.merge import RECORD, merge_adapter
     from ..harness.suite import ModelSpec
     from ..harness.tuned import find_tuned
@@ -50,15 +52,8 @@ def merge(
         raise InputError(
             f"--out {out}: holds something that `medbench merge` did not write; choose another name"
         )
-    parity = merge_adapter(
-        spec.source,
-        folder,
-        out,
-        dtype=dtype,
-        revision=spec.revision,
-        trust_remote_code=spec.trust_remote_code,
-        from_quantized=from_quantized,
-    )
+    with Console(stderr=True).status("Merging, and comparing the answers before and after…"):
+        parity = merge_adapter(spec, folder, out, dtype=dtype, from_quantized=from_quantized)
     typer.echo(
         f"{out}: logits differ from base and adapter by at most {parity.max_rel:.2g} of the "
         f"largest, {parity.greedy_matched} of {parity.greedy_total} greedy tokens are the same "

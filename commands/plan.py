@@ -19,7 +19,7 @@ def plan(
         str | None, typer.Option(help="Models of the suite, comma-separated; all by default.")
     ] = None,
     gpu: Annotated[
-        str | None, typer.Option(help="Predict times on: H200, H100, A100, L4, 4090 or T4.")
+        str | None, typer.Option(help="Predict times, too: H200, H100, A100, L4, 4090 or T4.")
     ] = None,
     form: Annotated[
         Literal["terminal", "md", "json"], typer.Option("--format", help="What is printed.")
@@ -33,7 +33,10 @@ def plan(
 ) -> None:
     """Predict memory and time of a suite's tuning, by precision; no weights are loaded."""
     import json
-    import logging
+
+    from huggingface_hub.utils import logging as hub_logging
+    from rich.console import Console
+    from transformers.utils import logging as transformers_logging
 
     from ..harness import forecast
     from ..harness.plan import make_plan
@@ -46,16 +49,22 @@ def plan(
             raise InputError(f"--data-dir {data_dir}: no such folder")
         os.environ[sources.DATA_DIR] = str(data_dir.resolve())
     chosen = make_plan(
-        load_suite(suite, override), models=models, tasks=None, device="cpu", command=""
+        load_suite(suite, override),
+        models=models,
+        tasks=None,
+        device="cuda",
+        command="",
+        weightless=True,
     )
     if not chosen.recipes:
         raise InputError(
             f"--suite {suite}: no model of it is tuned by a recipe; name one with --models, e.g. "
             "one that has adapter: {recipe: medical-o1-qlora}"
         )
-    for library in ("transformers", "huggingface_hub"):
-        logging.getLogger(library).setLevel(logging.ERROR)
-    found = forecast.of_plan(chosen, gpu)
+    hub_logging.set_verbosity_error()
+    transformers_logging.set_verbosity_error()
+    with Console(stderr=True).status("Reading configs and rows, tracing two layers…"):
+        found = forecast.of_plan(chosen, gpu)
     if form == "json":
         typer.echo(json.dumps(found, indent=2, allow_nan=False))
         return
@@ -63,7 +72,5 @@ def plan(
     if form == "md":
         typer.echo("\n".join(markdown(one) for one in shown), nl=False)
         return
-    from rich.console import Console
-
     for one in shown:
         print_forecast(one, Console())

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import sys
 from typing import Annotated, Literal
 
 import typer
@@ -22,22 +24,25 @@ def push(
     ] = False,
 ) -> None:
     """Upload adapter or merged model, tokenizer and card; the token is HF_TOKEN or the login."""
-    from ..harness.push import Parcel, base_name, check_repo, listing, staged, upload
+    from ..harness.push import Parcel, check_repo, listing, staged, upload
     from ..harness.quiet import ENVIRONMENT
-    from ..harness.tuned import find_tuned
+    from ..harness.tuned import find_tuned, public_name
     from ..reports import Report
     from ..reports.card import Subject, card
     from ..reports.formatting import size
 
     check_repo(to)
     for key, value in ENVIRONMENT.items():
-        os.environ.setdefault(key, value)
+        if not (key == "HF_HUB_DISABLE_PROGRESS_BARS" and sys.stderr.isatty()):
+            os.environ.setdefault(key, value)
     tuned = find_tuned(run)
     recipe = tuned.adapter / "recipe.yaml"
+    config = json.loads((tuned.adapter / "adapter_config.json").read_text("utf-8"))
     subject = Subject(
         model=tuned.name,
         repo=to,
-        base=base_name(tuned),
+        base=public_name(tuned.base),
+        kind=str(config.get("peft_type", "")).lower().replace("_", "-"),
         recipe=recipe.read_text("utf-8") if recipe.is_file() else "",
         what=what,
     )

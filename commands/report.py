@@ -1,26 +1,60 @@
-"""``medbench report``: the reports of a run folder, made again."""
+"""``medbench report``: the reports of a run folder, made again; the history of several."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
 
 def report(
-    folder: Annotated[Path, typer.Argument(metavar="RUN", help="A run folder.")],
+    folders: Annotated[
+        list[Path],
+        typer.Argument(metavar="RUN…", help="A run folder; several: the history of their models."),
+    ],
+    samples: Annotated[
+        Literal["none", "hashes", "flips", "all"],
+        typer.Option(
+            help="What of questions and answers is shown. Less than all is meant for others: then "
+            "licences hold as well."
+        ),
+    ] = "all",
+    licensed: Annotated[
+        str | None,
+        typer.Option(
+            help="Tasks whose text you may pass on whatever their licence, comma-separated."
+        ),
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Folder to write to: the run folder by default; of a history, this one."),
+    ] = None,
 ) -> None:
-    """Rebuild the reports of a run folder; needs no model, no data and no network."""
+    """Rebuild the reports of run folders; needs no model, no data and no network."""
     from rich.console import Console
 
     from ..harness.store import RunFolder
-    from ..reports import Report, print_summary, write_reports
 
-    target = RunFolder.open(folder)
-    write_reports(target)
+    runs = [RunFolder.open(folder) for folder in folders]
+    target = RunFolder(out or (folders[0] if len(runs) == 1 else Path()))
     console = Console()
-    print_summary(Report.read(target), console)
+    if len(runs) == 1:
+        from ..reports import Report, print_summary, write_reports
+        from ..reports.redaction import sharing
+
+        found = Report.read(runs[0], sharing(samples, licensed))
+        write_reports(target, found)
+        print_summary(found, console)
+        name = "report.html"
+    else:
+        from ..reports import history_html, history_terminal
+        from ..reports.history import read_history
+
+        history = read_history(runs)
+        name = "history.html"
+        target.write_text(name, history_html.render(history))
+        history_terminal.print_history(history, console)
     console.print(
-        f"Report: {folder / 'report.html'}", highlight=False, markup=False, soft_wrap=True
-    )
+        f"Report: {target.path / name}", highlight=False, markup=False, soft_wrap=True
+    )  # fmt: skip

@@ -5,14 +5,16 @@ from __future__ import annotations
 import os
 import shlex
 import sys
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, TextIO
 
 import typer
 
 from ..errors import InputError, MedbenchError
 
 if TYPE_CHECKING:
+    from ..harness.lock import Held
     from ..harness.plan import Plan
     from ..harness.ranks import Ranks
     from ..harness.store import RunFolder
@@ -52,6 +54,7 @@ def run(
     from ..harness import ranks
     from ..harness.device import resolve_device
     from ..harness.plan import make_plan
+    from ..harness.preflight import preflight
     from ..harness.run import check_launch, open_folder
     from ..harness.suite import load_suite
     from ..tasks import sources
@@ -74,6 +77,8 @@ def run(
         )
         check_launch(plan, group)
         if group.first:
+            for note in preflight(plan):
+                typer.echo(note, err=True)
             _lead(plan, open_folder(folder, plan, fresh=fresh), group)
         else:
             _follow(plan, folder, group)
@@ -81,42 +86,58 @@ def run(
 
 def _lead(plan: Plan, target: RunFolder, group: Ranks) -> None:
     """Run the plan, report, and say so on the terminal."""
+    from ..harness.lock import held
     from ..harness.quiet import quiet
+    from ..harness.signals import Stopped, stopped_in_order
+    from ..harness.store import explain_unwritable
 
-    with quiet(target / "run.log") as terminal:
-        from rich.console import Console
+    folder = target.path
+    say = partial(typer.echo, err=True)
+    try:
+        with (
+            stopped_in_order(),
+            held(folder, say) as lock,
+            quiet(target / "run.log") as terminal,
+        ):
+            _perform(plan, target, group, lock, terminal)
+    except Stopped as stop:
+        typer.echo(f"Interrupted. Finished stages are kept in {folder}; to go on:")
+        typer.echo(f"  {plan.command}")
+        raise typer.Exit(stop.exit_code) from None
+    except OSError as error:
+        raise explain_unwritable(error, folder) or error from error
 
-        from ..harness.board import Board
-        from ..harness.run import execute
-        from ..reports import Report, print_summary, write_reports
 
-        folder = target.path
-        console = Console(file=terminal)
-        beside = f", {group.size} processes" if group.size > 1 else ""
-        console.print(
-            f"{plan.suite.name}: {', '.join(plan.models)} on {plan.device}{beside} → {folder}",
-            highlight=False,
-            markup=False,
-        )
-        try:
-            with Board(console) as board:
-                execute(plan, target, board, group)
-        except MedbenchError as error:
-            raise type(error)(
-                f"{error}\nFinished stages are kept in {folder}; "
-                "once the cause is mended, give the same command again to go on."
-            ) from error
-        except KeyboardInterrupt:
-            console.print(
-                f"Interrupted. Finished stages are kept in {folder}; to go on:", markup=False
-            )
-            console.print(f"  {plan.command}", highlight=False, markup=False, soft_wrap=True)
-            raise typer.Exit(130) from None
-        write_reports(target)
-        print_summary(Report.read(target), console)
-        console.print(
-            f"Report: {folder / 'report.html'}", highlight=False, markup=False, soft_wrap=True
-        )
+def _perform(plan: Plan, target: RunFolder, group: Ranks, lock: Held, terminal: TextIO) -> None:
+    from rich.console import Console
+
+    from ..harness.board import Board
+    from ..harness.run import execute
+    from ..reports import Report, print_summary, write_reports
+
+    folder = target.path
+    console = Console(file=terminal)
+    beside = f", {group.size} processes" if group.size > 1 else ""
+    console.print(
+        f"{plan.suite.name}: {', '.join(plan.models)} on {plan.device}{beside} → {folder}",
+        highlight=False,
+        markup=False,
+    )
+    if target.manifest_damaged():
+        console.print("manifest.json was damaged; going on from the one before it", markup=False)
+    try:
+        with Board(console) as board:
+            execute(plan, target, board, group, lock)
+    except MedbenchError as error:
+        raise type(error)(
+            f"{error}\nFinished stages are kept in {folder}; "
+            "once the cause is mended, give the same command again to go on."
+        ) from error
+    write_reports(target)
+    print_summary(Report.read(target), console)
+    console.print(
+        f"Report: {folder / 'report.html'}", highlight=False, markup=False, soft_wrap=True
+    )
 
 
 def _follow(plan: Plan, folder: Path, group: Ranks) -> None:

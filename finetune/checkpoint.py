@@ -20,6 +20,7 @@ import json
 import random
 import re
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -115,22 +116,34 @@ def _sha256(path: Path) -> str:
 
 def _split(state: dict[str, Any]) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
     """An optimizer's state as tensors ``<parameter>.<key>`` and everything else as JSON."""
-    tensors, plain = {}, {}
-    for parameter, values in state["state"].items():
-        for key, value in values.items():
-            if isinstance(value, torch.Tensor):
-                tensors[f"{parameter}.{key}"] = value.detach().contiguous().cpu().clone()
-            else:
-                plain[f"{parameter}.{key}"] = value
+    flat = dict(_flattened(state["state"]))
+    tensors = {k: v.detach().contiguous().cpu().clone() for k, v in flat.items() if _is_tensor(v)}
+    plain = {k: v for k, v in flat.items() if not _is_tensor(v)}
     return tensors, {"state": plain, "param_groups": state["param_groups"]}
 
 
 def _joined(tensors: dict[str, torch.Tensor], plain: dict[str, Any]) -> dict[str, Any]:
     state: dict[int, dict[str, Any]] = {}
     for name, value in [*tensors.items(), *plain["state"].items()]:
-        parameter, _, key = name.partition(".")
-        state.setdefault(int(parameter), {})[key] = value
+        parameter, *between, key = name.split(".")
+        node = state.setdefault(int(parameter), {})
+        for part in between:
+            node = node.setdefault(part, {})
+        node[key] = value
     return {"state": state, "param_groups": plain["param_groups"]}
+
+
+def _flattened(state: dict[Any, Any], path: str = "") -> Iterator[tuple[str, Any]]:
+    """(dotted path, value) of each leaf; bitsandbytes' 8-bit optimizers nest theirs."""
+    for key, value in state.items():
+        if isinstance(value, dict):
+            yield from _flattened(value, f"{path}{key}.")
+        else:
+            yield f"{path}{key}", value
+
+
+def _is_tensor(value: Any) -> bool:
+    return isinstance(value, torch.Tensor)
 
 
 def _random_states() -> tuple[dict[str, torch.Tensor], dict[str, Any]]:

@@ -4,25 +4,19 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Collection
 from dataclasses import dataclass
-from itertools import compress
-from pathlib import Path
-from string import Formatter
 from typing import Any, TypeVar
 
-import numpy as np
-
 from ..errors import InputError
-from ..tasks.clinic import tuning_rows
-from ..tasks.overlap import resembles
-from ..tasks.sources import SOURCES, Row, read_rows
-from ..tasks.sources import rows as source_rows
-from ..tasks.splits import is_held_out
-from .recipe import Data, Recipe
+from .formats import asked, writer
+from .recipe import Recipe
+from .rows import eligible
 
-HUB = "hub:"
 T = TypeVar("T")
+Ids = dict[str, list[int]]
+"""``{input_ids, labels}`` of a row; a label is -100 where no loss is taken."""
+
 NAMED = 10
 """So many bad rows are named in a message."""
 
@@ -41,13 +35,40 @@ class Encoded:
     """Examples as token ids, ready to be collated.
 
     Attributes:
-        rows: ``{input_ids, labels}`` each; a label is -100 where no loss is taken.
         too_long: Places in the source of rows that were longer than the recipe's ``max_length``
             and therefore left out.
     """
 
-    rows: list[dict[str, list[int]]]
+    rows: list[Ids]
     too_long: list[int]
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """All that is tuned on, as texts and as token ids; ``too_long`` as in :class:`Encoded`."""
+
+    texts: list[Example]
+    train: list[Ids]
+    validation: list[Ids]
+    too_long: list[int]
+
+
+def prepare(recipe: Recipe, tokenizer: Any, dropped: Collection[int] = ()) -> Prepared:
+    """The recipe's rows, encoded, those for validation apart; *dropped* as in :func:`examples`.
+
+    Raises:
+        InputError: As :func:`examples`, or all rows are too long or kept for validation.
+    """
+    texts = examples(recipe, recipe.seed, tokenizer, dropped)
+    encoded = encode(texts, tokenizer, recipe)
+    if len(encoded.rows) <= recipe.data.validation_rows:
+        raise InputError(
+            f"recipe {recipe.name!r}: of {len(texts)} rows {len(encoded.too_long)} are longer than "
+            f"max_length {recipe.max_length} tokens and {recipe.data.validation_rows} are kept for "
+            "validation, so that none is left to tune on"
+        )
+    train, validation = keep_apart(encoded.rows, recipe.data.validation_rows)
+    return Prepared(texts, train, validation, encoded.too_long)
 
 
 def examples(
@@ -63,13 +84,13 @@ def examples(
         InputError: A row lacks a column that a template names or has nothing in it, no row is
             left, or the tokenizer has no chat template where one is needed.
     """
-    chosen = _select(recipe.data, _read(recipe.data, seed))
+    chosen = eligible(recipe.data, seed)
     rows = [(number, row) for number, row in chosen if number not in dropped][: recipe.data.rows]
     if not rows:
         raise InputError(
             f"recipe {recipe.name!r}: no row of {recipe.data.source!r} is left to tune on"
         )
-    write = _writer(recipe, tokenizer)
+    write = writer(recipe, tokenizer)
     found, bad = [], []
     for number, row in rows:
         try:
@@ -94,10 +115,10 @@ def compared(recipe: Recipe, seed: int) -> tuple[list[int], list[str]]:
     Raises:
         InputError: The source cannot be read.
     """
-    rows = _select(recipe.data, _read(recipe.data, seed))
+    rows = eligible(recipe.data, seed)
     if recipe.data.overlap != "drop":
         rows = rows[: recipe.data.rows]
-    return [number for number, _ in rows], [_asked(recipe, row) for _, row in rows]
+    return [number for number, _ in rows], [asked(recipe, row) for _, row in rows]
 
 
 def encode(found: list[Example], tokenizer: Any, recipe: Recipe) -> Encoded:
@@ -136,145 +157,3 @@ def fingerprint(found: list[Example]) -> str:
     """sha256 over all texts, in order."""
     texts = [{"prompt": one.prompt, "completion": one.completion} for one in found]
     return hashlib.sha256(json.dumps(texts, ensure_ascii=False).encode("utf-8")).hexdigest()
-
-
-def _read(data: Data, seed: int) -> list[Row]:
-    if data.source == "clinic":
-        return [dict(row) for row in tuning_rows(seed)]
-    if data.source in SOURCES:
-        rows = source_rows(data.source)
-    elif data.source.startswith(HUB):
-        rows = _from_hub(data)
-    elif Path(data.source).is_file():
-        rows = read_rows(Path(data.source))
-    else:
-        raise InputError(
-            f"recipe data.source {data.source!r}: no such file or source; expected a path, "
-            f"hub:OWNER/NAME, or one of: clinic, {', '.join(SOURCES)}"
-        )
-    return [_renamed(row, data, number) for number, row in enumerate(rows)]
-
-
-def _from_hub(data: Data) -> list[Row]:
-    from datasets import load_dataset
-
-    name = data.source.removeprefix(HUB)
-    try:
-        found = load_dataset(name, data.config, split=data.split or "train", revision=data.revision)
-    except Exception as error:  # whatever the Hub's client raises
-        raise InputError(
-            f"recipe data.source {data.source!r}: the Hub data set cannot be loaded "
-            f"({type(error).__name__}: {error}). Check name and network, or give a local file"
-        ) from error
-    return [dict(row) for row in found]
-
-
-def _renamed(row: Row, data: Data, number: int) -> Row:
-    if data.columns is None:
-        return row
-    for theirs in data.columns.values():
-        if theirs not in row:
-            raise InputError(
-                f"{data.source}, row {number}: no column {theirs!r}, which data.columns names; "
-                f"its columns are: {', '.join(map(str, row))}"
-            )
-    return row | {ours: row[theirs] for ours, theirs in data.columns.items()}
-
-
-def _select(data: Data, rows: list[Row]) -> list[tuple[int, Row]]:
-    """The rows that may be tuned on, each with its place in the source.
-
-    Of a held-out question neither the row itself nor one that resembles it is among them. The two
-    rows alone decide whether they do, so a data set that grows moves no other row across the line.
-    """
-    numbered = list(enumerate(rows))
-    if not data.hold_out:
-        return numbered
-    for number, row in numbered:
-        if not isinstance(row.get(data.question), str):
-            raise InputError(
-                f"{data.source}, row {number}: no text in column {data.question!r}, by which "
-                f"rows are held out; its columns are: {', '.join(map(str, row))}"
-            )
-    questions = [row[data.question] for row in rows]
-    held_out = np.array([is_held_out(question) for question in questions], bool)
-    left_out = resembles(questions, list(compress(questions, held_out))) | held_out
-    return list(compress(numbered, ~left_out))
-
-
-def _asked(recipe: Recipe, row: Row) -> str:
-    question = row.get(recipe.data.question)
-    if isinstance(question, str):
-        return question
-    try:
-        if recipe.format == "messages":
-            turns = _conversation(row)
-            return "\n".join(turn["content"] for turn in turns if turn["role"] == "user")
-        return _fill(recipe.prompt, row)
-    except ValueError:
-        return ""  # `examples` says what is wrong with the row
-
-
-def _writer(recipe: Recipe, tokenizer: Any) -> Callable[[Row], tuple[str, str]]:
-    """What makes (prompt, completion) of a row; it raises ValueError with what is wrong."""
-    if recipe.format == "text":
-        return lambda row: (_fill(recipe.prompt, row), _fill(recipe.completion, row))
-    if getattr(tokenizer, "chat_template", None) is None:
-        raise InputError(
-            f"recipe {recipe.name!r}: format {recipe.format} needs a tokenizer with a chat "
-            "template, and this model's has none; use format: text"
-        )
-
-    def chat(row: Row) -> tuple[str, str]:
-        turns = [{"role": "user", "content": _fill(recipe.prompt, row)}]
-        return _rendered(tokenizer, turns, _fill(recipe.completion, row))
-
-    def messages(row: Row) -> tuple[str, str]:
-        *before, last = _conversation(row)
-        return _rendered(tokenizer, before, last["content"])
-
-    return chat if recipe.format == "chat" else messages
-
-
-def _rendered(tokenizer: Any, turns: list[dict[str, str]], answer: str) -> tuple[str, str]:
-    """The prompt as the template writes it up to the answer, and the answer as it is.
-
-    The answer is not rendered: templates of reasoning models (DeepSeek-R1's) strip what stands
-    before ``</think>``, which is just what is to be learned. Where the template has opened the
-    reasoning itself, the answer's own opening is left out.
-    """
-    prompt = tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
-    if prompt.rstrip().endswith("<think>"):
-        answer = answer.removeprefix("<think>").lstrip("\n")
-    return prompt, answer
-
-
-def _conversation(row: Row) -> list[dict[str, str]]:
-    turns = row.get("messages")
-    turns = list(turns) if isinstance(turns, Iterable) and not isinstance(turns, str) else None
-    if not turns:
-        raise ValueError("no list of messages in column 'messages'")
-    for turn in turns:
-        said = turn.get("content") if isinstance(turn, dict) else None
-        if not (isinstance(said, str) and turn.get("role")):
-            raise ValueError("a message is not {role: …, content: text}")
-    if len(turns) < 2 or turns[-1]["role"] != "assistant" or not turns[-1]["content"].strip():
-        raise ValueError("the conversation does not end with an answer of the assistant")
-    return turns
-
-
-def _fill(template: str | None, row: Row) -> str:
-    """*template* with the columns of *row*; the last one it names must not be empty.
-
-    Others may be: a row without reasoning still has its answer to teach.
-    """
-    assert template is not None  # noqa: S101  (Recipe checks it)
-    columns = [name for _, name, _, _ in Formatter().parse(template) if name is not None]
-    for column in columns:
-        if not isinstance(row.get(column), str):
-            raise ValueError(
-                f"no text in column {column!r} (its columns are: {', '.join(map(str, row))})"
-            )
-    if columns and not row[columns[-1]].strip():
-        raise ValueError(f"column {columns[-1]!r} is empty")
-    return template.format_map(row)

@@ -25,6 +25,7 @@ class Gpu:
             float32.
         bandwidth: Bytes a second.
         source: Where the rates come from.
+        end_to_end: Whether rows may lie end to end on it (finetune/batches.py): from Ampere on.
     """
 
     name: str
@@ -33,6 +34,7 @@ class Gpu:
     single: float
     bandwidth: float
     source: str
+    end_to_end: bool = True
 
 
 _SHEET = "NVIDIA data sheet"
@@ -44,7 +46,7 @@ GPUS = {
         Gpu("A100", 80e9, 312e12, 19.5e12, 2.04e12, f"{_SHEET} (80 GB SXM)"),
         Gpu("L4", 24e9, 121e12, 30.3e12, 0.3e12, _SHEET),
         Gpu("4090", 24e9, 165.2e12, 82.6e12, 1.008e12, "NVIDIA Ada whitepaper"),
-        Gpu("T4", 16e9, 65e12, 8.1e12, 0.32e12, _SHEET),
+        Gpu("T4", 16e9, 65e12, 8.1e12, 0.32e12, _SHEET, end_to_end=False),
     )
 }
 

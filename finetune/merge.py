@@ -12,6 +12,9 @@ from typing import Any
 
 from ..errors import InputError
 from ..harness.store import atomic_path
+from ..harness.suite import ModelSpec
+from ..harness.tuned import public_name
+from ..harness.weights import check_adapter
 
 RECORD = "medbench-merge.json"
 PROMPTS = (
@@ -39,13 +42,11 @@ class Parity:
 
 
 def merge_adapter(
-    base: Path | str,
+    base: ModelSpec,
     adapter: Path,
     out: Path,
     *,
     dtype: str = "auto",
-    revision: str | None = None,
-    trust_remote_code: bool = False,
     from_quantized: bool = False,
 ) -> Parity:
     """Write *base* with *adapter* merged into its weights to *out*: safetensors and a tokenizer.
@@ -55,20 +56,18 @@ def merge_adapter(
     (QLoRA, arXiv:2305.14314, dequantises for the same reason).
 
     Args:
-        base: Folder or Hub id of the full-precision checkpoint that the adapter was trained on.
+        base: The full-precision checkpoint that the adapter was trained on.
         adapter: Folder of a PEFT adapter.
         out: Folder to make; replaced when it exists. It appears complete or not at all.
         dtype: ``float32``, ``bfloat16``, ``float16``, or ``auto`` for the base's own.
-        revision: Git revision of a Hub *base*.
-        trust_remote_code: Run model code that *base* ships.
         from_quantized: Take a quantised *base* and merge into what its weights dequantise to.
 
     Returns:
         How merged and unmerged agree; it stands in *out*/medbench-merge.json as well.
 
     Raises:
-        InputError: *base* is missing or quantised, *adapter* is no adapter, cannot be merged or
-            does not fit *base*, or the disk is too full.
+        InputError: *base* is missing or quantised, *adapter* is no adapter, is pickled, cannot be
+            merged or does not fit *base*, or the disk is too full.
     """
     _check_adapter(adapter)
     # On import bitsandbytes, which peft loads, logs that an optional kernel package is missing.
@@ -77,24 +76,26 @@ def merge_adapter(
     from transformers.utils import logging as transformers_logging
 
     transformers_logging.disable_progress_bar()
-    hub = {"revision": revision, "trust_remote_code": trust_remote_code}
-    plain, dequantized = _load_base(base, dtype, hub, from_quantized=from_quantized)
+    plain, dequantized = _load_base(base, dtype, from_quantized=from_quantized)
     _check_disk(out, sum(p.numel() * p.element_size() for p in plain.parameters()))
     # Tuning may have added tokens or a chat template; then the tokenizer lies with the adapter.
     own = (adapter / "tokenizer_config.json").is_file()
     tokenizer = (
         AutoTokenizer.from_pretrained(adapter)
         if own
-        else AutoTokenizer.from_pretrained(base, **hub)
+        else AutoTokenizer.from_pretrained(base.source, **_hub(base))
     )
     model = _attach(plain, base, adapter).eval()
     prompts = [ids for text in PROMPTS if (ids := tokenizer(text)["input_ids"])]
     before = _answers(model, prompts)
-    model = model.merge_and_unload(safe_merge=True)
+    try:
+        model = model.merge_and_unload(safe_merge=True)
+    except ValueError as error:  # weights that are no numbers, or a kind that PEFT does not merge
+        raise InputError(f"adapter {adapter}: {str(error).splitlines()[0]}") from error
     parity = _parity(before, _answers(model, prompts))
     record = {
-        "base": Path(base).name if Path(base).is_dir() else str(base),
-        "revision": revision,
+        "base": public_name(base),
+        "revision": base.revision,
         "adapter": adapter.name,
         "dtype": str(model.dtype).removeprefix("torch."),
         "dequantized": dequantized,
@@ -108,16 +109,8 @@ def merge_adapter(
 
 
 def _check_adapter(adapter: Path) -> None:
-    path = adapter / "adapter_config.json"
-    if not path.is_file():
-        raise InputError(
-            f"{adapter}: no adapter_config.json there, so it is no PEFT adapter; "
-            "give the folder that the fine-tune stage wrote"
-        )
-    try:
-        kind = json.loads(path.read_text("utf-8")).get("peft_type")
-    except (ValueError, AttributeError):
-        raise InputError(f"{path}: expected a JSON object; save the adapter again") from None
+    check_adapter("adapter", adapter)
+    kind = json.loads((adapter / "adapter_config.json").read_text("utf-8"))["peft_type"]
     if kind in ("PREFIX_TUNING", "PROMPT_TUNING", "P_TUNING"):
         raise InputError(
             f"adapter {adapter}: {kind} puts learned keys and values before the text and changes "
@@ -125,32 +118,36 @@ def _check_adapter(adapter: Path) -> None:
         )
 
 
-def _load_base(
-    base: Path | str, dtype: str, hub: dict[str, Any], *, from_quantized: bool
-) -> tuple[Any, bool]:
+def _hub(base: ModelSpec) -> dict[str, Any]:
+    return {"revision": base.revision, "trust_remote_code": base.trust_remote_code}
+
+
+def _load_base(base: ModelSpec, dtype: str, *, from_quantized: bool) -> tuple[Any, bool]:
     """(the base, whether its weights were dequantised)."""
     from transformers import AutoConfig, AutoModelForCausalLM
 
     try:
-        config = AutoConfig.from_pretrained(base, **hub)
+        config = AutoConfig.from_pretrained(base.source, **_hub(base))
     except (OSError, ValueError) as error:
         raise InputError(
-            f"base {base}: cannot be read ({str(error).splitlines()[0]}); "
+            f"base {base.pretrained}: cannot be read ({str(error).splitlines()[0]}); "
             "give a checkpoint folder, or a Hub id while the Hub can be reached"
         ) from error
     quantized = bool(getattr(config, "quantization_config", None))
     if quantized and not from_quantized:
         raise InputError(
-            f"base {base}: its weights are quantised, and merging into them would change every "
-            "score; give the full-precision checkpoint that it was made from, or --from-quantized "
-            "to merge into what they dequantise to"
+            f"base {base.pretrained}: its weights are quantised, and merging into them would "
+            "change every score; give the full-precision checkpoint that it was made from, or "
+            "--from-quantized to merge into what they dequantise to"
         )
     try:
-        model = AutoModelForCausalLM.from_pretrained(base, dtype=dtype, use_safetensors=True, **hub)
+        model = AutoModelForCausalLM.from_pretrained(
+            base.source, dtype=dtype, use_safetensors=True, **_hub(base)
+        )
     except (OSError, ValueError) as error:
         raise InputError(
-            f"base {base}: its weights cannot be loaded ({str(error).splitlines()[0]}); expected "
-            "*.safetensors"
+            f"base {base.pretrained}: its weights cannot be loaded "
+            f"({str(error).splitlines()[0]}); expected *.safetensors"
         ) from error
     if quantized:
         model = model.dequantize()
@@ -170,7 +167,7 @@ def _check_disk(out: Path, size: int) -> None:
         )
 
 
-def _attach(model: Any, base: Path | str, adapter: Path) -> Any:
+def _attach(model: Any, base: ModelSpec, adapter: Path) -> Any:
     from peft import PeftModel
 
     with warnings.catch_warnings():
@@ -180,8 +177,8 @@ def _attach(model: Any, base: Path | str, adapter: Path) -> Any:
             return PeftModel.from_pretrained(model, adapter)
         except (RuntimeError, ValueError, UserWarning) as error:
             raise InputError(
-                f"adapter {adapter}: does not fit base {base}; merge it into the checkpoint it was "
-                f"trained on. PEFT said: {str(error).splitlines()[0]}"
+                f"adapter {adapter}: does not fit base {base.pretrained}; merge it into the "
+                f"checkpoint it was trained on. PEFT said: {str(error).splitlines()[0]}"
             ) from error
 
 

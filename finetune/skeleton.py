@@ -20,6 +20,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from ..errors import InputError
+from .quantized import hold, stored
 from .recipe import Recipe
 
 TRACED = "medbench_traced"
@@ -64,8 +65,14 @@ class Skeleton:
                     config, dtype=self._dtype, trust_remote_code=trust_remote_code
                 )
                 base.requires_grad_(requires_grad=False)
-                held = _hold(base, recipe.quantization)
-                self.weights = sum(_stored(p, id(p) in held, recipe) for p in base.parameters())
+                held = hold(base, recipe.quantization)
+                # Embeddings, norms, biases and the head keep the computation's precision.
+                self.weights = sum(
+                    stored(p, recipe.quantization)
+                    if id(p) in held
+                    else p.numel() * self._dtype.itemsize
+                    for p in base.parameters()
+                )
                 self.parameters = sum(p.numel() for p in base.parameters())
                 self.multiplied = _multiplied(base)
                 self._base = base
@@ -76,6 +83,7 @@ class Skeleton:
                 f"{getattr(config, 'model_type', '?')!r}: {str(error).splitlines()[0]}"
             ) from error
         self.adapter = [p.numel() for p in self._peft.parameters() if p.requires_grad]
+        self._found: dict[Layout, int] = {}
         self._decoder: Any = None
         self._layers: Any = None
         self._mode: Any = None
@@ -86,6 +94,11 @@ class Skeleton:
         Raises:
             InputError: Its operators need data (a mixture of experts routes by it).
         """
+        if layout not in self._found:
+            self._found[layout] = self._measured(layout)
+        return self._found[layout]
+
+    def _measured(self, layout: Layout) -> int:
         if self._mode is None:
             self._fake()
         (kept1, peak1), (kept2, peak2) = self._trace(layout, 1), self._trace(layout, 2)
@@ -123,8 +136,8 @@ class Skeleton:
         self._mode = FakeTensorMode()
         with self._mode:
             for module in self._decoder.modules():
-                if self._recipe.quantization == "nf4" and hasattr(module, "base_layer"):
-                    module.cast_input_dtype_enabled = False  # as peft's own 4-bit layer
+                if self._recipe.quantization != "none" and hasattr(module, "base_layer"):
+                    module.cast_input_dtype_enabled = False  # as peft's own layers over these
                 for name, old in module._parameters.items():
                     if old is not None:
                         module._parameters[name] = _like(old)
@@ -201,63 +214,6 @@ class _Live(TorchDispatchMode):  # type: ignore[misc]
 
     def _freed(self, size: int) -> None:
         self.now -= size
-
-
-class _Held(torch.nn.Linear):  # type: ignore[misc]
-    """A linear layer as bitsandbytes holds it: its weight becomes whole for each product."""
-
-    keeps_input = False
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        dtype = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else x.dtype
-        found: torch.Tensor = _HeldProduct.apply(x.to(dtype), self.weight, self.keeps_input)
-        return found if self.bias is None else found + self.bias
-
-
-class _HeldProduct(torch.autograd.Function):  # type: ignore[misc]
-    @staticmethod
-    def forward(ctx: Any, x: torch.Tensor, weight: torch.Tensor, keeps: bool) -> torch.Tensor:
-        ctx.weight, ctx.x = weight, x if keeps else None
-        return x @ weight.to(x.dtype, copy=True).t()
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor, None, None]:
-        gradient = gradients[0]
-        return gradient @ ctx.weight.to(gradient.dtype, copy=True), None, None
-
-
-class _HeldInt8(_Held):
-    """bitsandbytes' 8-bit product keeps its input for the backward pass."""
-
-    keeps_input = True
-
-
-def _hold(base: Any, quantization: str) -> set[int]:
-    """Let linear layers but the last be held quantised; ids of their weights."""
-    if quantization == "none":
-        return set()
-    layers = [
-        module
-        for module in base.modules()
-        if type(module) is torch.nn.Linear and module is not base.get_output_embeddings()
-    ]
-    for module in layers:
-        module.__class__ = _HeldInt8 if quantization == "int8" else _Held
-    return {id(module.weight) for module in layers}
-
-
-def _stored(parameter: torch.Tensor, held: bool, recipe: Recipe) -> int:
-    """Bytes of one weight: nf4 has 4 bits, a scale of 8 a block of 64 and a float32 for 256 scales.
-
-    That is 4.127 bits with double quantisation (QLoRA, arXiv:2305.14314, section 3); int8 has a
-    float32 for each row. Embeddings, norms, biases and the head keep the computation's precision.
-    """
-    count = int(parameter.numel())
-    if not held:
-        return int(count * dtype_of(recipe).itemsize)
-    if recipe.quantization == "int8":
-        return int(count + 4 * parameter.shape[0])
-    return -(-count // 2) + -(-count // 64) + 4 * -(-count // (64 * 256))
 
 
 def _multiplied(base: Any) -> int:

@@ -3,50 +3,30 @@
 from __future__ import annotations
 
 import gc
-import json
-import os
 import shutil
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
 import torch
 import transformers
 
-from ..errors import InputError, StageError
+from ..errors import StageError
 from ..harness.models import load_base
 from ..harness.packing import out_of_memory
 from ..harness.progress import Tick
-from ..harness.store import atomic_path
+from ..harness.ranks import world
 from ..harness.suite import ModelSpec
-from . import alarms, checkpoint
+from . import checkpoint, record
 from .backends import choose, tune_with_unsloth
 from .batches import lay_end_to_end
-from .dataset import Example, encode, examples, fingerprint, keep_apart
-from .memory import rows_that_fit
+from .dataset import Prepared, prepare
+from .layout import Fit, fewer, most_rows, rows_at_once
 from .recipe import Recipe
-from .trainer import Fit, Trainer, Work, make_trainer
+from .trainer import Trainer, Work, make_trainer
 from .watch import watching
-
-COLUMNS = {
-    "step": "step",
-    "epoch": "epoch",
-    "loss": "loss",
-    "eval_loss": "validation_loss",
-    "learning_rate": "learning_rate",
-    "grad_norm": "grad_norm",
-    "mean_token_accuracy": "token_accuracy",
-    "seconds_per_step": "seconds_per_step",
-    "peak_bytes": "peak_bytes",
-}
-"""What transformers logs → the columns of losses.csv (docs/reference/run-folder.md)."""
-
-
-PADDED_TOKENS = 2048
-"""At most so many tokens go through a CPU at once: more only adds padding to compute."""
 
 
 @dataclass(frozen=True)
@@ -64,16 +44,6 @@ class Job:
     device: str
     dropped: frozenset[int] = frozenset()
     watch: Path | None = None
-
-
-@dataclass(frozen=True)
-class Rows:
-    """What is tuned on, as texts and as token ids."""
-
-    texts: list[Example]
-    train: list[dict[str, list[int]]]
-    validation: list[dict[str, list[int]]]
-    too_long: list[int]
 
 
 @dataclass(frozen=True)
@@ -95,8 +65,8 @@ def tune(job: Job, tick: Tick) -> dict[str, Any]:
     """Train an adapter and save it, by the back end that fits (:func:`.backends.choose`).
 
     The folder gets adapter_config.json and adapter_model.safetensors, recipe.yaml (resolved),
-    losses.csv, and data.json (rows, their hash, the rows left out, alarms). A run that was killed
-    goes on from its newest whole checkpoint; the scratch folder is gone when tuning is done.
+    losses.csv, and data.json (rows, their hash, the rows left out). A run that was killed goes on
+    from its newest whole checkpoint; the scratch folder is gone when tuning is done.
 
     Returns:
         What the run folder's manifest keeps of it (docs/reference/run-folder.md, ``tune``).
@@ -115,7 +85,7 @@ def tune(job: Job, tick: Tick) -> dict[str, Any]:
 def tune_here(job: Job, tick: Tick, stack: Stack) -> dict[str, Any]:
     """Train and save in this process with *stack*; as :func:`tune`."""
     started = time.perf_counter()
-    most = _share(job.recipe)
+    most = most_rows(job.recipe, world())
     while True:
         try:
             rows, trainer, went_on = _fit(job, most, tick, stack)
@@ -124,35 +94,37 @@ def tune_here(job: Job, tick: Tick, stack: Stack) -> dict[str, Any]:
             if not out_of_memory(error):
                 raise
             # Several processes would each have to know that one of them ran out.
-            if most == 1 or job.recipe.micro_batch_size != "auto" or _processes() > 1:
+            if most == 1 or job.recipe.micro_batch_size != "auto" or world() > 1:
                 raise StageError(
                     f"recipe {job.recipe.name!r}: {most} rows at once do not fit into the memory "
                     "there is; set quantization: nf4, gradient_checkpointing: true, or a smaller "
                     "max_length or micro_batch_size"
                 ) from error
         # The failed trainer is still on the stack inside the except block; only here is it gone.
-        most = max(_divisors(most)[:-1])
+        most = fewer(most)
         gc.collect()
         torch.cuda.empty_cache()
-    detail = _detail(job, rows, trainer) | went_on
+    detail = record.detail(job.recipe, rows, trainer) | went_on
     if trainer.args.should_save:
-        _save(job, rows, trainer)
+        record.save(job.out, job.recipe, rows, trainer)
+        shutil.rmtree(job.scratch, ignore_errors=True)
     trainer.accelerator.wait_for_everyone()
     return detail | {"seconds": time.perf_counter() - started}
 
 
-def _fit(job: Job, most: int, tick: Tick, stack: Stack) -> tuple[Rows, Trainer, dict[str, Any]]:
+def _fit(job: Job, most: int, tick: Tick, stack: Stack) -> tuple[Prepared, Trainer, dict[str, Any]]:
     """(rows, the trainer when it is done, what was gone on from); *most* rows go at once."""
     recipe = job.recipe
     transformers.set_seed(recipe.seed)
     model, tokenizer = stack.load(job)
-    rows = _rows(job, tokenizer)
+    rows = prepare(recipe, tokenizer, job.dropped)
+    longest = max(len(row["input_ids"]) for row in rows.train)
+    at_once = rows_at_once(recipe, model, longest, most, world())
     automatic = recipe.micro_batch_size == "auto" and recipe.adapter.kind != "prefix"
-    rows_at_once = _at_once(recipe, model, rows, most)
     fit = Fit(
-        rows=rows_at_once,
-        accumulation=recipe.batch_size // (rows_at_once * _processes()),
-        processes=_processes(),
+        rows=at_once,
+        accumulation=recipe.batch_size // (at_once * world()),
+        processes=world(),
         end_to_end=automatic and stack.end_to_end and lay_end_to_end(model.get_base_model()),
         reentrant=stack.reentrant,
     )
@@ -191,123 +163,3 @@ def _prepared(job: Job) -> tuple[Any, Any]:
 
 
 TRL = Stack(_prepared, end_to_end=True, reentrant=False)
-
-
-def _rows(job: Job, tokenizer: Any) -> Rows:
-    recipe = job.recipe
-    texts = examples(recipe, recipe.seed, tokenizer, job.dropped)
-    encoded = encode(texts, tokenizer, recipe)
-    if len(encoded.rows) <= recipe.data.validation_rows:
-        raise InputError(
-            f"recipe {recipe.name!r}: of {len(texts)} rows {len(encoded.too_long)} are longer than "
-            f"max_length {recipe.max_length} tokens and {recipe.data.validation_rows} are kept for "
-            "validation, so that none is left to tune on"
-        )
-    train, validation = keep_apart(encoded.rows, recipe.data.validation_rows)
-    return Rows(texts, train, validation, encoded.too_long)
-
-
-def _processes() -> int:
-    return int(os.environ.get("WORLD_SIZE", "1"))
-
-
-def _share(recipe: Recipe) -> int:
-    """The most rows that may go through at once in each process.
-
-    Raises:
-        InputError: The recipe's batch cannot be shared out evenly.
-    """
-    share, rest = divmod(recipe.batch_size, _processes())
-    if rest or share == 0:
-        raise InputError(
-            f"recipe {recipe.name!r}: batch_size {recipe.batch_size} cannot be shared evenly by "
-            f"{_processes()} processes; start as many as divide it"
-        )
-    if recipe.micro_batch_size == "auto":
-        return share
-    if share % recipe.micro_batch_size:
-        raise InputError(
-            f"recipe {recipe.name!r}: {share} rows a process and step are no multiple of "
-            f"micro_batch_size {recipe.micro_batch_size}"
-        )
-    return recipe.micro_batch_size
-
-
-def _at_once(recipe: Recipe, model: Any, rows: Rows, most: int) -> int:
-    """How many rows go through at once: a divisor of *most*, so that a step keeps its rows.
-
-    On a GPU as many as are predicted to fit; on a CPU, where rows are padded, as many as keep the
-    padding small.
-    """
-    if recipe.micro_batch_size != "auto":
-        return most
-    longest = max(len(row["input_ids"]) for row in rows.train)
-    if model.device.type == "cpu":
-        fitting = PADDED_TOKENS // longest
-    else:
-        free, total = torch.cuda.mem_get_info(model.device)
-        free += torch.cuda.memory_allocated(model.device)
-        # Processes must decide alike, and what is free is not alike on all GPUs.
-        budget = round(0.9 * total) if _processes() > 1 else free
-        fitting = rows_that_fit(model.config, recipe, budget, longest)
-    return max(size for size in _divisors(most) if size <= max(1, fitting))
-
-
-def _divisors(number: int) -> list[int]:
-    return [size for size in range(1, number + 1) if number % size == 0]
-
-
-def _detail(job: Job, rows: Rows, trainer: Trainer) -> dict[str, Any]:
-    log = trainer.state.log_history
-    losses = [float(line["loss"]) for line in log if "loss" in line]
-    if not losses:
-        raise StageError("no loss was logged; set the recipe's logging_steps below its steps")
-    trainable, total = _unwrapped(trainer).get_nb_trainable_parameters()
-    fit = trainer.args
-    return {
-        "rows": len(rows.train),
-        "validation_rows": len(rows.validation),
-        "too_long": len(rows.too_long),
-        "data_sha256": fingerprint(rows.texts),
-        "rows_at_once": fit.per_device_train_batch_size,
-        "accumulation": fit.gradient_accumulation_steps,
-        "processes": _processes(),
-        "steps": trainer.state.global_step,
-        "loss_first": losses[0],
-        "loss_last": losses[-1],
-        "trainable_parameters": trainable,
-        "parameters": total,
-        "quantization": job.recipe.quantization,
-        "peak_bytes": torch.cuda.max_memory_allocated() if torch.cuda.is_available() else None,
-        "alarms": [asdict(alarm) for alarm in alarms.raised(log)],
-    }
-
-
-def _save(job: Job, rows: Rows, trainer: Trainer) -> None:
-    data = {
-        "source": job.recipe.data.source,
-        "rows": len(rows.train),
-        "validation_rows": len(rows.validation),
-        "sha256": fingerprint(rows.texts),
-        "too_long": rows.too_long,
-    }
-    with atomic_path(job.out) as draft:
-        _unwrapped(trainer).save_pretrained(draft)
-        (draft / "recipe.yaml").write_text(job.recipe.yaml(), "utf-8")
-        _losses(trainer.state.log_history).to_csv(draft / "losses.csv", index=False)
-        (draft / "data.json").write_text(json.dumps(data, indent=2) + "\n", "utf-8")
-    shutil.rmtree(job.scratch, ignore_errors=True)
-
-
-def _losses(log: list[dict[str, Any]]) -> pd.DataFrame:
-    """The log, one row a step: training and validation lines of one step are merged."""
-    lines = [line for line in log if "loss" in line or "eval_loss" in line]
-    merged: dict[int, dict[str, Any]] = {}
-    for line in lines:
-        merged.setdefault(int(line["step"]), {}).update(line)
-    table = pd.DataFrame(merged.values()).reindex(columns=list(COLUMNS)).rename(columns=COLUMNS)
-    return table.astype(dict.fromkeys(list(COLUMNS.values())[1:], float))
-
-
-def _unwrapped(trainer: Trainer) -> Any:
-    return trainer.accelerator.unwrap_model(trainer.model)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import time
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,6 +12,7 @@ from typing import Any
 import datasets
 import torch
 import transformers
+from transformers.integrations import get_reporting_integration_callbacks
 from trl import SFTConfig, SFTTrainer
 
 from ..errors import StageError
@@ -17,25 +20,9 @@ from ..harness.models import resolve_dtype
 from ..harness.progress import Tick
 from . import alarms, checkpoint
 from .batches import EndToEnd, Padded
+from .dataset import Ids
+from .layout import Fit
 from .recipe import Recipe
-
-
-@dataclass(frozen=True)
-class Fit:
-    """How a recipe's optimizer step is laid out on this machine.
-
-    Attributes:
-        rows: Per micro-batch and process; the recipe's ``batch_size`` is rows × accumulation ×
-            processes.
-        end_to_end: Rows lie in one sequence instead of a padded rectangle.
-        reentrant: Activation checkpointing of torch's reentrant kind, which Unsloth's own takes.
-    """
-
-    rows: int
-    accumulation: int
-    processes: int
-    end_to_end: bool
-    reentrant: bool = False
 
 
 @dataclass(frozen=True)
@@ -46,8 +33,8 @@ class Work:
     """
 
     recipe: Recipe
-    train: list[dict[str, list[int]]]
-    validation: list[dict[str, list[int]]]
+    train: list[Ids]
+    validation: list[Ids]
     fit: Fit
     device: str
     folder: Path
@@ -56,24 +43,39 @@ class Work:
 
 
 class Trainer(SFTTrainer):  # type: ignore[misc]
-    """trl's trainer, whose checkpoints are medbench's."""
+    """trl's trainer, whose checkpoints are medbench's and whose validation loss is exact."""
+
+    def evaluate(self, *_: Any, **__: Any) -> dict[str, float]:
+        """Nats a token over all validation rows.
+
+        transformers takes the mean of micro-batches' means, which differs by how rows are laid out
+        and by how many processes share them.
+        """
+        self.model.eval()
+        total = torch.zeros(2, dtype=torch.float64, device=self.args.device)  # nats, tokens
+        mine = range(self.args.process_index, len(self.eval_dataset), self.args.world_size)
+        for rows in _batched(mine, self.args.per_device_eval_batch_size):
+            batch = self._prepare_inputs(self.data_collator([self.eval_dataset[n] for n in rows]))
+            tokens = (batch["labels"][:, 1:] != -100).sum()
+            with torch.no_grad():
+                loss = self.model(**batch, use_cache=False).loss
+            total += torch.stack([loss.double() * tokens, tokens.double()])
+        nats, count = self.accelerator.reduce(total).tolist()
+        found = {"eval_loss": nats / count}
+        self.log(found)
+        return found
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
-        if self.is_fsdp_enabled:
-            super()._save_checkpoint(model, trial)
-            return
         if self.args.should_save:
             checkpoint.save(self, Path(self.args.output_dir))
         self.accelerator.wait_for_everyone()
 
     def _load_optimizer_and_scheduler(self, checkpoint_path: str | None) -> None:
-        if checkpoint_path is None or self.is_fsdp_enabled:
-            super()._load_optimizer_and_scheduler(checkpoint_path)
-        else:
+        if checkpoint_path is not None:
             checkpoint.restore(self, Path(checkpoint_path))
 
     def _load_rng_state(self, checkpoint_path: str | None) -> None:
-        if checkpoint_path is not None and not self.is_fsdp_enabled:
+        if checkpoint_path is not None:
             checkpoint.restore_random(Path(checkpoint_path))
 
 
@@ -93,7 +95,8 @@ def make_trainer(model: Any, tokenizer: Any, work: Work) -> Trainer:
             eval_dataset=datasets.Dataset.from_list(work.validation) if work.validation else None,
             data_collator=collate,
             processing_class=tokenizer,
-            callbacks=[Watcher(work.tick)],
+            # In this order: trackers hear what the watcher adds.
+            callbacks=[Watcher(work.tick), *get_reporting_integration_callbacks(recipe.watch)],
         )
     except ValueError as error:
         raise StageError(
@@ -139,7 +142,7 @@ def _settings(work: Work) -> SFTConfig:
         eval_steps=every,
         save_strategy="steps" if recipe.checkpoint_steps else "no",
         save_steps=recipe.checkpoint_steps or every,
-        report_to=list(recipe.watch) or "none",
+        report_to="none",  # make_trainer adds the trackers
         run_name=work.name,
         project="medbench",
         disable_tqdm=True,
@@ -155,6 +158,7 @@ class Watcher(transformers.TrainerCallback):  # type: ignore[misc]
         self._tick = tick
         self._note = ""
         self._since: tuple[float, int] | None = None
+        self._tokens = 0
 
     def on_step_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         if self._since is None:
@@ -166,19 +170,37 @@ class Watcher(transformers.TrainerCallback):  # type: ignore[misc]
     def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **_: Any) -> None:
         if logs is None or "loss" not in logs:
             return
-        if self._since:
-            started, step = self._since
-            seconds = (time.perf_counter() - started) / max(1, state.global_step - step)
-            self._since = None
-            # transformers keeps its own copy of what it logs
-            for entry in (logs, state.log_history[-1]):
-                entry["seconds_per_step"] = seconds
-                if torch.cuda.is_available():
-                    entry["peak_bytes"] = torch.cuda.max_memory_allocated()
+        line = state.log_history[-1]  # transformers' own copy of what it logs
+        if args.fp16 and not math.isfinite(line.get("grad_norm", 0.0)):
+            # The scaler of float16 gradients skips such a step and takes a smaller scale.
+            del line["grad_norm"], logs["grad_norm"]
+        pace = self._pace(state.global_step, logs)
+        line |= pace
+        logs |= pace
         self._note = f"loss {float(logs['loss']):.3f}"
         for alarm in alarms.raised(state.log_history):
             if alarm.stop:
                 raise StageError(f"{alarm.sentence} (step {state.global_step}){_kept(args)}")
+
+    def _pace(self, step: int, logs: dict[str, Any]) -> dict[str, float]:
+        """Time, tokens and memory of the steps since the last line; padding is no token."""
+        if self._since is None:
+            return {}
+        started, before = self._since
+        seconds = time.perf_counter() - started
+        found = {"seconds_per_step": seconds / max(1, step - before)}
+        if "num_tokens" in logs:
+            found["tokens_per_second"] = (logs["num_tokens"] - self._tokens) / seconds
+            self._tokens = logs["num_tokens"]
+        if torch.cuda.is_available():
+            found["peak_bytes"] = torch.cuda.max_memory_allocated()
+        self._since = None
+        return found
+
+
+def _batched(numbers: Sequence[int], size: int) -> Iterator[Sequence[int]]:
+    """Slices of *numbers*, *size* long but the last (itertools has it from Python 3.12 on)."""
+    return (numbers[at : at + size] for at in range(0, len(numbers), size))
 
 
 def _kept(args: Any) -> str:

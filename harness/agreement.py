@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -36,14 +37,14 @@ def agree(left: pd.DataFrame, right: pd.DataFrame, names: Names) -> list[str]:
             f"task {task}: {names[0]} is measured in {one}, {names[1]} in {other}; "
             "score both with the same metric"
         )
-    warnings = []
+    known = []
     for task, one, other in _differing(left, right, "protocol"):
         if UNKNOWN not in (one, other):
             raise InputError(
                 f"task {task}: {names[0]} was asked by {one!r} and {names[1]} by {other!r}, and a "
                 "protocol alone moves a score by points; score both in the same way"
             )
-        warnings.append(f"task {task}: how {names[one != UNKNOWN]} was asked is unknown")
+        known.append(Remark(task, f"how {names[one != UNKNOWN]} was asked is unknown"))
     unlike, unchecked = _targets(left, right)
     for _, rows in _by_task(left, unlike):
         _refuse(left.iloc[rows], right.iloc[rows], names)
@@ -52,10 +53,34 @@ def agree(left: pd.DataFrame, right: pd.DataFrame, names: Names) -> list[str]:
         (_unlike(left, right, "prompt_hash"), "the prompts of {} differ"),
         (_other_questions(left, right), "the texts of {} differ, though their ids are the same"),
     ]
-    for chosen, sentence in counted:
-        for task, rows in _by_task(left, chosen):
-            warnings.append(f"task {task}: {sentence.format(questions(len(rows)))}")
-    return warnings
+    known += [
+        Remark(task, sentence, len(rows))
+        for chosen, sentence in counted
+        for task, rows in _by_task(left, chosen)
+    ]
+    return told(known)
+
+
+@dataclass(frozen=True)
+class Remark:
+    """Something to know of one task; with a count ``{}`` stands for so many questions."""
+
+    task: str
+    sentence: str
+    count: int | None = None
+
+
+def told(remarks: Sequence[Remark]) -> list[str]:
+    """The remarks as sentences; what is to be said of several tasks is said once."""
+    alike: dict[str, list[Remark]] = {}
+    for one in remarks:
+        alike.setdefault(one.sentence, []).append(one)
+    found = []
+    for sentence, same in alike.items():
+        counts = [one.count for one in same if one.count is not None]
+        said = sentence.replace("{}", questions(sum(counts))) if counts else sentence
+        found.append(f"{tasks([one.task for one in same])}: {said}")
+    return found
 
 
 def spelled(
@@ -66,25 +91,28 @@ def spelled(
     Only in tasks where one side's targets are all letters without options and the other's are not.
     """
     lettered = [_lettered(side) for side in (left, right)]
-    warnings = []
+    remarks = []
     for here, there, swap in ((0, 1, False), (1, 0, True)):
-        tasks = lettered[here] - lettered[there]
-        if not tasks:
-            continue
         one, other = (right, left) if swap else (left, right)
-        one = _spell(one, other, tasks)
+        lacking = _with_options(other, lettered[here] - lettered[there])
+        if not lacking:
+            continue
+        one = _spell(one, other, lacking)
         left, right = (other, one) if swap else (one, other)
-        warnings += [
-            f"task {task}: the letters of {names[here]} were read as the options of {names[there]}"
-            for task in sorted(tasks)
-        ]
-    return left, right, warnings
+        said = f"the letters of {names[here]} were read as the options of {names[there]}"
+        remarks += [Remark(task, said) for task in sorted(lacking)]
+    return left, right, told(remarks)
 
 
 def some(ids: Sequence[Any] | pd.Series[Any]) -> str:
     """The first few of *ids*, in one line."""
     shown = [" ".join(str(one).split())[:40] for one in list(ids[:_SHOWN])]
     return ", ".join(shown) + (", …" if len(ids) > _SHOWN else "")
+
+
+def tasks(names: Sequence[str]) -> str:
+    """One task by its name, several by their number and the first few names."""
+    return f"task {names[0]}" if len(names) == 1 else f"{len(names)} tasks ({some(names)})"
 
 
 def questions(count: int) -> str:
@@ -102,6 +130,13 @@ def _lettered(side: pd.DataFrame) -> set[str]:
         if all(_LETTER.fullmatch(text) for text in texts):
             found.add(str(task))
     return found
+
+
+def _with_options(side: pd.DataFrame, tasks: set[str]) -> set[str]:
+    """Those of *tasks* in which the side knows the options of any question."""
+    rows = side[side["task"].isin(tasks)]
+    known = [options is not None and len(options) > 0 for options in rows["options"]]
+    return {str(task) for task in rows["task"][known].unique()}
 
 
 def _spell(side: pd.DataFrame, other: pd.DataFrame, tasks: set[str]) -> pd.DataFrame:

@@ -20,7 +20,14 @@ OPEN = "<think>"
 
 
 def ask(
-    question: str, names: list[str], suite: Suite, run: RunFolder, hear: Hear, **how: Any
+    question: str,
+    names: list[str],
+    suite: Suite,
+    run: RunFolder,
+    hear: Hear,
+    *,
+    device: str = "cpu",
+    max_tokens: int = 512,
 ) -> dict[str, str]:
     """What each of the models *names* of *suite* says to *question*, greedily decoded.
 
@@ -30,7 +37,7 @@ def ask(
 
     Args:
         run: Where adapters that were tuned lie.
-        how: ``device`` (``cpu``), ``max_tokens`` (512).
+        max_tokens: Of an answer, reasoning included.
 
     Raises:
         InputError: A model runs on an engine that gives no single tokens, or has no adapter.
@@ -51,7 +58,7 @@ def ask(
     order = sorted(
         names, key=lambda n: [specs[m].base or m for m in names].index(specs[n].base or n)
     )
-    pool = ScoringPool(specs, adapters, how.get("device", "cpu"))
+    pool = ScoringPool(specs, adapters, device)
     said = {}
     try:
         for name in order:
@@ -63,8 +70,7 @@ def ask(
                 prompt, plain = worded(question, recipe, lm.tokenizer)
                 begun = OPEN if prompt.rstrip().endswith(OPEN) else ""
                 hear(name, begun)
-                limit = int(how.get("max_tokens", 512))
-                said[name] = begun + _generated(lm, prompt, plain, limit, name, hear)
+                said[name] = begun + _generated(lm, prompt, plain, max_tokens, name, hear)
     finally:
         pool.close()
     return {name: said[name] for name in names}

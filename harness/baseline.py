@@ -142,8 +142,8 @@ def read(path: Path) -> tuple[BaselineInfo, pd.DataFrame]:
     """The scores in a baseline file, as a samples table.
 
     The table has the columns of samples.parquet (docs/reference/run-folder.md) that say which
-    question was asked and how it was scored; the texts (question, target, prediction, output,
-    prompt, subject) are None, and ``unparsed`` and ``truncated`` are NaN: the file does not know.
+    question was asked and how it was scored. What the file does not know is None (the texts) or
+    NaN (``unparsed``, ``truncated`` and ``cut`` among others).
 
     Raises:
         InputError: The file is missing, no baseline, of another version, or not as it was written.
@@ -205,7 +205,7 @@ def parse(data: bytes, name: str) -> tuple[BaselineInfo, pd.DataFrame]:
         score=table["score"].astype(float),
         weight=table["weight"].astype(float),
         **dict.fromkeys(unknown),
-        **dict.fromkeys(("confidence", "output_tokens", "unparsed", "truncated"), math.nan),
+        **dict.fromkeys(("confidence", "output_tokens", "unparsed", "truncated", "cut"), math.nan),
     )
 
 

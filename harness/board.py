@@ -69,9 +69,12 @@ class Board:
         """Print the line of a finished stage."""
         for task in self._bar.task_ids:
             self._bar.remove_task(task)
+        redone = detail.get("redone")
+        again = f"  [yellow]again: {escape(redone)}[/]" if redone else ""
         time = "done before" if seconds is None else f"{seconds:7.1f} s"
+        said = f"[dim]{escape(remark(stage, detail))}[/]{again}"
         self._console.print(
-            f"[green]✓[/] {escape(stage):<26} {time:>11}  [dim]{escape(remark(stage, detail))}[/]",
+            f"[green]✓[/] {escape(stage):<26} {time:>11}  {said}",
             highlight=False,
             soft_wrap=True,
         )

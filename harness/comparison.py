@@ -13,11 +13,10 @@ import pandas as pd
 
 from ..errors import InputError
 from . import power, stats
+from .agreement import Remark, questions, told
 from .join import join
+from .pooling import pool
 from .predictions.load import Side
-
-POOLED = "all tasks"
-"""What the pooled comparison calls its task."""
 
 ACCURACY = "acc"
 
@@ -29,9 +28,10 @@ class Comparison:
     """b against a on one task, or pooled over tasks.
 
     Attributes:
-        task: Its name; :data:`POOLED` for the pooled one.
+        task: Its name; of the pooled one ``all tasks``, or ``3 of 4 tasks`` where the fourth is no
+            accuracy.
         metric: ``acc`` or ``bits_per_byte``.
-        protocol: How the task was asked; empty when pooled or unknown.
+        protocol: How the task was asked; empty when pooled.
         found: The paired difference, its interval and test.
         p_holm: p adjusted over the tasks of this pair of sides; the pooled comparison, which is one
             question of its own, keeps its p.
@@ -84,6 +84,7 @@ class Compared:
         pooled: All accuracies together, each question counting once; None where there is none.
         flips: Of each task the questions gained and those lost, blindly chosen.
         gained, lost: How many there are of each, by task.
+        only_a, only_b: What one side alone answered: ``task, doc_id, doc_hash, order``.
         warnings: What a reader should know of the join.
     """
 
@@ -96,6 +97,8 @@ class Compared:
     flips: tuple[Flip, ...]
     gained: dict[str, int]
     lost: dict[str, int]
+    only_a: pd.DataFrame
+    only_b: pd.DataFrame
     warnings: tuple[str, ...]
 
 
@@ -134,19 +137,18 @@ def compare_sides(
             f"{a.origin} and {b.origin} have no question in common; check that both were scored "
             "on the same data, or name the column that tells questions apart with --columns"
         )
-    grouped = [_clusters(task, rows) for task, rows in tables.items()]
     found = [_compare(task, rows, confidence) for task, rows in tables.items()]
     adjusted = stats.holm([one.found.p for one in found])
     found = [replace(one, p_holm=p) for one, p in zip(found, adjusted, strict=True)]
     accuracies = [rows for rows in tables.values() if rows["metric"].iloc[0] == ACCURACY]
-    pooled = _compare(POOLED, stats.pool(accuracies), confidence) if accuracies else None
+    pooled, once = _pooled(accuracies, len(tables), confidence)
     changed = [rows[(rows["score_a"] == 1) != (rows["score_b"] == 1)] for rows in accuracies]
     kept = pd.concat([_blind(rows, flips) for rows in changed]) if changed else None
     return Compared(
         *names, a.origin, b.origin, tuple(found), pooled,
         _flips(kept, left, right) if kept is not None else (),
-        _counts(changed, "score_b"), _counts(changed, "score_a"),
-        (*a.named_notes, *b.named_notes, *joined.warnings, *filter(None, grouped)),
+        _counts(changed, "score_b"), _counts(changed, "score_a"), joined.only_a, joined.only_b,
+        (*notes_of(a, b), *joined.warnings, *_clustered(tables), *once),
     )  # fmt: skip
 
 
@@ -173,6 +175,19 @@ def names_of(a: Side, b: Side) -> tuple[str, str]:
     return f"{a.name} (first)", f"{b.name} (second)"
 
 
+def notes_of(a: Side, b: Side) -> list[str]:
+    """What is to be known of how each was read, with whose it is; said once where of both."""
+    names = names_of(a, b)
+    both = [f"{' and '.join(names)}: {note}" for note in a.notes if note in b.notes]
+    own = [
+        f"{name}: {note}"
+        for name, side, other in ((names[0], a, b), (names[1], b, a))
+        for note in side.notes
+        if note not in other.notes
+    ]
+    return both + own
+
+
 def only_tasks(side: Side, tasks: Sequence[str] | None) -> pd.DataFrame:
     """The samples of the side's tasks that are asked for.
 
@@ -196,16 +211,33 @@ def _tasks(samples: pd.DataFrame) -> str:
 def _compare(task: str, pairs: pd.DataFrame, confidence: float) -> Comparison:
     found = stats.compare(pairs, confidence)
     least = power.smallest_detectable(pairs, alpha=1 - confidence)
-    protocol = "" if task == POOLED else str(pairs["protocol"].iloc[0])
-    return Comparison(task, str(pairs["metric"].iloc[0]), protocol, found, found.p, least)
+    metric, protocol = (str(pairs[key].iloc[0]) for key in ("metric", "protocol"))
+    return Comparison(task, metric, protocol, found, found.p, least)
 
 
-def _clusters(task: str, pairs: pd.DataFrame) -> str | None:
+def _pooled(
+    accuracies: list[pd.DataFrame], tasks: int, confidence: float
+) -> tuple[Comparison | None, list[str]]:
+    """All accuracies as one comparison, None where there is none, and what to say of it."""
+    if not accuracies:
+        return None, []
+    whole = pool(accuracies)
+    name = "all tasks" if len(accuracies) == tasks else f"{len(accuracies)} of {tasks} tasks"
+    asked = sum(rows["cluster"].nunique() for rows in accuracies)
+    n = whole["cluster"].nunique()
+    said = f"{name}: some ask the same questions, {questions(n)} in all; each counts once"
+    return _compare(name, whole.assign(protocol=""), confidence), [said] if n < asked else []
+
+
+def _clustered(tables: dict[str, pd.DataFrame]) -> list[str]:
     """What to say where n counts less than the questions, as some belong together."""
-    asked, n = pairs["doc_hash"].nunique(), pairs["cluster"].nunique()
-    if asked <= n:
-        return None
-    return f"task {task}: {asked} questions in {n} clusters; a cluster counts as one question"
+    found = []
+    for task, pairs in tables.items():
+        asked, n = pairs["doc_hash"].nunique(), pairs["cluster"].nunique()
+        if asked > n:
+            said = f"{asked} questions in {n} clusters; a cluster counts as one question"
+            found.append(Remark(task, said))
+    return told(found)
 
 
 def _counts(changed: Sequence[pd.DataFrame], side: str) -> dict[str, int]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,8 @@ import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from ..errors import InputError
+
+_MEMBER = re.compile(r".*\[.*\]|str|int|float|bool")
 
 
 class Section(BaseModel):
@@ -35,15 +38,22 @@ def read_yaml(path: Path) -> dict[str, Any]:
 def explain(path: Path | str, error: ValidationError, model: type[BaseModel]) -> str:
     """The first thing that is wrong, as one line: file, key, what was expected."""
     first = error.errors()[0]
-    key = ".".join(str(part) for part in first["loc"] if part != "[key]")
+    key = _key(first["loc"])
     if first["type"] == "extra_forbidden":
         allowed = ", ".join(_fields_at(model, first["loc"][:-1]))
         return f"{path}: {key}: unknown key; expected one of: {allowed}"
-    message = first["msg"].removeprefix("Value error, ")
+    # Of a union each member has its own complaint.
+    said = [one["msg"] for one in error.errors() if _key(one["loc"]) == key]
+    message = "; or ".join(dict.fromkeys(said)).removeprefix("Value error, ")
     where = f"{path}: {key}: " if key else f"{path}: "
     given = first.get("input")
     shown = f" (found {given!r})" if isinstance(given, str | int | float | bool) else ""
     return where + message + shown
+
+
+def _key(location: tuple[int | str, ...]) -> str:
+    """The dotted key of *location*, without what pydantic calls the members of a union."""
+    return ".".join(str(part) for part in location if not _MEMBER.fullmatch(str(part)))
 
 
 def _fields_at(model: type[BaseModel], location: tuple[int | str, ...]) -> list[str]:

@@ -27,7 +27,7 @@ COLUMNS = [
     "model", "task", "doc_id", "cluster", "order", "doc_hash", "prompt_hash", "target_hash",
     "protocol", "metric", "score", "weight", "prompt", "subject", "question", "options", "target",
     "prediction", "option_scores", "confidence", "output", "output_tokens", "truncated", "unparsed",
-    "problem",
+    "problem", "cut",
 ]  # fmt: skip
 
 
@@ -40,11 +40,13 @@ class Asking:
         orders: Under how many cyclic shifts of its options a question is asked, or ``all``; for
             tasks that show the options to the model, others are asked once.
         prompt: What stands around the task's own words.
+        messages: The model takes messages; its server alone knows how many tokens fit.
     """
 
     limit: int | None = None
     orders: Orders = 1
     prompt: templates.Prompt = field(default_factory=templates.Prompt)
+    messages: bool = False
 
 
 def score(
@@ -63,7 +65,7 @@ def score(
         tick: Hears of each request that is done.
 
     Raises:
-        StageError: lm-eval returned no sample.
+        StageError: lm-eval returned no sample, or an answer may be as long as the model's context.
     """
     prompt = asking.prompt
     with include_paths(task) as folders, templates.applied(lm, task, prompt), bars_of(lm, tick):
@@ -82,6 +84,8 @@ def score(
         if prompt.max_tokens and task.generates:
             limit = {"max_gen_toks": prompt.max_tokens}
             loaded.set_config("generation_kwargs", limit, update=True)
+        if task.generates and not asking.messages:
+            _check_room(name, lm, task, loaded.config.generation_kwargs["max_gen_toks"])
         found = simple_evaluate(
             model=lm,
             tasks=[loaded],
@@ -125,6 +129,7 @@ def _row(model: str, task: Task, sample: dict[str, Any], lm: Any) -> dict[str, A
         "truncated": False,
         "unparsed": False,
         "problem": None,
+        "cut": _is_cut(lm, sample["arguments"]),
     }
     if task.metric == "bits_per_byte":
         log_likelihood, length = sample["bits_per_byte"]
@@ -170,3 +175,31 @@ def _length(lm: Any, output: str, limit: int) -> tuple[int | None, bool]:
         return None, False
     tokens = len(tokenizer(str(output), add_special_tokens=False)["input_ids"])
     return tokens, tokens >= limit
+
+
+def _check_room(model: str, lm: Any, task: Task, limit: int) -> None:
+    context = getattr(lm, "max_length", None)
+    if isinstance(context, int) and limit >= context:
+        raise StageError(
+            f"task {task.name}, model {model}: its answers may have {limit} tokens, which leaves "
+            f"no room for the question in the model's {context}; set prompt.max_tokens to less, "
+            f"e.g. {context // 4}"
+        )
+
+
+def _is_cut(lm: Any, arguments: list[tuple[Any, Any]]) -> bool:
+    """Whether prompt and answer did not fit the model's context.
+
+    lm-eval then takes away the prompt's beginning. False where tokenizer or limit is not known.
+    """
+    prompt, rest = arguments[0]
+    context, tokenizer = getattr(lm, "max_length", None), getattr(lm, "tokenizer", None)
+    if not (isinstance(context, int) and isinstance(prompt, str) and callable(tokenizer)):
+        return False
+    generated = isinstance(rest, dict)
+    answers = [] if generated else [str(answer) for _, answer in arguments]
+    room = context - rest["max_gen_toks"] if generated else context + 1  # the last is not fed
+    if len(prompt.encode()) + max((len(text.encode()) for text in answers), default=0) < room:
+        return False  # a token has at least one byte
+    tokens = [len(tokenizer(text, add_special_tokens=False)["input_ids"]) for text in answers]
+    return len(tokenizer(prompt)["input_ids"]) + max(tokens, default=0) > room

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from dataclasses import dataclass
+from pathlib import Path
 from statistics import fmean, median
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from .suite import ModelSpec
 
 SIZES = (24, 80, 141)
-"""Memory of GPUs (GB) that a forecast says something of."""
+"""Memory of GPUs (GB) that a forecast says something of, beside the one that is named."""
 SCORING = 1_600_000_000
 """Bytes over the weights while scoring: 1.05 to 1.55 GB at 8B (docs/measurements.md)."""
 
@@ -60,7 +61,7 @@ def of_tuning(
 
     Args:
         gpu: A name of finetune/gpus.py; without one no time is predicted.
-        ran: What a tuning that has run says of itself: its rows at once are taken.
+        ran: What a tuning that has run says of itself: its rows at once and processes are taken.
         dropped: Places in the source of rows that are left out.
 
     Raises:
@@ -73,23 +74,30 @@ def of_tuning(
     config = base_config(spec)
     lengths = row_lengths(spec, recipe, dropped)
     rows = (ran or {}).get("rows_at_once") or _rows_at_once(recipe)
-    end_to_end = recipe.micro_batch_size == "auto" and recipe.adapter.kind != "prefix"
+    end_to_end = _end_to_end(config, recipe) and (card is None or card.end_to_end)
     layout = memory.largest(lengths.tokens, rows, recipe, end_to_end=end_to_end)
     steps = recipe.steps
     if steps is None and lengths.rows and recipe.epochs:
         steps = max(1, round(recipe.epochs * lengths.rows / recipe.batch_size))
+    sizes = sorted({*SIZES, *([round(card.memory / 1e9)] if card else [])})
     table, parameters = {}, 0
     for name, variant in memory.precisions(recipe).items():
         skeleton = Skeleton(config, variant, trust_remote_code=spec.trust_remote_code)
         parameters = skeleton.parameters
-        found = memory.of(skeleton, variant, layout)
-        line: dict[str, Any] = found.parts()
+        line: dict[str, Any] = memory.of(skeleton, variant, layout).parts()
         line["fits"] = {
-            str(size): _most_rows(skeleton, variant, layout, size * 10**9) for size in SIZES
+            str(size): _most_rows(skeleton, variant, layout, size * 10**9) for size in sizes
         }
         if card:
-            second = gpus.step_seconds(skeleton, config, variant, lengths.tokens, rows, card)
-            line |= {"step_seconds": second, "seconds": second * steps if steps else None}
+            there = rows if ran else line["fits"][str(round(card.memory / 1e9))]
+            second = None
+            if there:
+                whole = gpus.step_seconds(skeleton, config, variant, lengths.tokens, there, card)
+                second = whole / (ran or {}).get("processes", 1)
+            line |= {
+                "step_seconds": second,
+                "seconds": second * steps if second and steps else None,
+            }
         table[name] = line
     return {
         "recipe": recipe.name,
@@ -119,12 +127,18 @@ def beside(
 ) -> dict[str, Any]:
     """What a tuning says of itself, with what would have been predicted as ``predicted``.
 
-    Where nothing can be, ``predicted`` is null and the run goes on.
+    Where nothing can be, ``predicted`` is null, ``not_predicted`` says why, and the run goes on.
     """
+    if detail.get("backend") == "unsloth":
+        return detail | {
+            "predicted": None,
+            "not_predicted": "Unsloth manages memory in its own way",
+        }
     try:
         found = of_tuning(spec, recipe, gpu=_this_gpu(), ran=detail, dropped=dropped)
-    except InputError as error:
-        return detail | {"predicted": None, "not_predicted": str(error)}
+    except Exception as error:  # no fault of a forecast may cost a tuning that is done
+        reason = str(error) if isinstance(error, InputError) else repr(error)
+        return detail | {"predicted": None, "not_predicted": reason}
     return detail | {"predicted": found}
 
 
@@ -155,10 +169,12 @@ def base_config(spec: ModelSpec) -> Any:
             spec.source, revision=spec.revision, trust_remote_code=spec.trust_remote_code
         )
     except (OSError, ValueError) as error:
+        here = spec.source.startswith((".", "/", "~")) and not Path(spec.source).is_dir()
+        reason = "no such folder" if here else str(error).splitlines()[0]
         raise InputError(
-            f"model {spec.pretrained}: its config.json cannot be read "
-            f"({str(error).splitlines()[0]}). Connect to the Hub, or give a local folder that "
-            "holds config.json: --set models.<base>.pretrained=./FOLDER"
+            f"model {spec.pretrained}: its config.json cannot be read ({reason}). Connect to the "
+            "Hub, or give a local folder that holds config.json: "
+            "--set models.<base>.pretrained=./FOLDER"
         ) from error
 
 
@@ -172,19 +188,27 @@ def row_lengths(spec: ModelSpec, recipe: Recipe, dropped: Collection[int] = ()) 
         tokenizer = AutoTokenizer.from_pretrained(
             spec.source, revision=spec.revision, trust_remote_code=spec.trust_remote_code
         )
+    except (OSError, ValueError):
+        return _longest(recipe, f"no tokenizer could be read from {spec.pretrained}")
+    try:
         rows = encode(examples(recipe, recipe.seed, tokenizer, dropped), tokenizer, recipe).rows
-        tokens = [len(row["input_ids"]) for row in rows][: len(rows) - recipe.data.validation_rows]
-    except (InputError, OSError, ValueError) as error:
-        tokens, why = [], str(error).splitlines()[0]
-    else:
-        why = "every row is longer than max_length"
-    if tokens:
-        return Lengths(tokens, len(tokens), "rows of the recipe, by the model's tokenizer")
-    return Lengths(
-        [recipe.max_length] * recipe.batch_size,
-        recipe.data.rows,
-        f"max_length for every row, because the rows could not be read ({why})",
-    )
+    except InputError as error:
+        return _longest(recipe, str(error).splitlines()[0])
+    tokens = [len(row["input_ids"]) for row in rows][: len(rows) - recipe.data.validation_rows]
+    if not tokens:
+        return _longest(recipe, "every row is longer")
+    return Lengths(tokens, len(tokens), "rows of the recipe, by the model's tokenizer")
+
+
+def _longest(recipe: Recipe, why: str) -> Lengths:
+    tokens = [recipe.max_length] * recipe.batch_size
+    return Lengths(tokens, recipe.data.rows, f"max_length for every row: {why}")
+
+
+def _end_to_end(config: Any, recipe: Recipe) -> bool:
+    """Whether a GPU that can lays the rows end to end: as train.py and batches.py choose."""
+    sliding = getattr(config.get_text_config(decoder=True), "sliding_window", None)
+    return recipe.micro_batch_size == "auto" and recipe.adapter.kind != "prefix" and not sliding
 
 
 def _rows_at_once(recipe: Recipe) -> int:

@@ -11,6 +11,7 @@ import pandas as pd
 from ..tasks import catalog
 from . import power, stats
 from .pairs import ACCURACY
+from .pooling import clusters, pool
 
 Tables = dict[tuple[str, str], pd.DataFrame]
 """Samples by (task, model)."""
@@ -57,13 +58,13 @@ def pooled(tables: list[pd.DataFrame]) -> pd.DataFrame:
     """All samples in one table in which every question weighs the same, however often asked."""
     parts = []
     for table in tables:
-        names = table["cluster"].astype(str)
-        parts.append(table.assign(cluster=table["task"] + "/" + names))
+        parts.append(table.copy(deep=False))
         if (table["metric"] == ACCURACY).all():
+            names = table["cluster"]
             share = 1 / names.groupby(names).transform("size")
             columns = ["score", "weight"]
             parts[-1][columns] = table[columns].mul(share, axis=0)
-    return pd.concat(parts, ignore_index=True)
+    return pd.concat(parts, ignore_index=True).assign(cluster=clusters(tables))
 
 
 def _comparisons(name: str, members: tuple[str, ...], pairs: Pairs) -> list[dict[str, Any]]:
@@ -72,7 +73,7 @@ def _comparisons(name: str, members: tuple[str, ...], pairs: Pairs) -> list[dict
         tables = [pairs.get((task, base, tuned)) for task in members]
         known = [table for table in tables if table is not None]
         if len(known) == len(members):
-            whole = stats.pool(known)
+            whole = pool(known)
             names = {"task": name, "base": base, "tuned": tuned}
             found.append(names | {"metric": str(whole["metric"].iloc[0])} | comparison(whole))
     return found

@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 
 from ..errors import InputError
-from .agreement import Names, Rows, agree, questions, some, spelled
+from .agreement import Names, Remark, Rows, agree, questions, some, spelled, tasks, told
 from .identity import ID, UNKNOWN, id_hash
 
 _NAMES = ["task", "doc_id", "doc_hash", "order"]
@@ -67,12 +67,8 @@ def join(a: pd.DataFrame, b: pd.DataFrame, names: Names = ("a", "b")) -> Joined:
     in_a, in_b, rest_a, rest_b = _positions(a, b)
     left, right, said = spelled(_rows(a, in_a, _COLUMNS), _rows(b, in_b, _COLUMNS), names)
     only = [_rows(table, rest, _NAMES) for table, rest in ((a, rest_a), (b, rest_b))]
-    for alone, name in zip(only, names, strict=True):
-        for task, rows in alone.groupby("task", sort=False):
-            warnings.append(
-                f"task {task}: only {name} answered {questions(len(rows))}: doc_id "
-                f"{some(rows['doc_id'])}"
-            )
+    for alone, other, name in zip(only, (b, a), names, strict=True):
+        warnings += _unmatched(alone, set(other["task"]), name)
     warnings += said + agree(left, right, names)
     pairs = left[["task", "doc_hash", "order", "metric", "weight"]].assign(
         doc_id=_first_known(left["doc_id"], right["doc_id"]),
@@ -86,6 +82,20 @@ def join(a: pd.DataFrame, b: pd.DataFrame, names: Names = ("a", "b")) -> Joined:
         },
     )
     return Joined(pairs, only[0], only[1], tuple(warnings))
+
+
+def _unmatched(alone: pd.DataFrame, others: set[str], name: str) -> list[str]:
+    """What to say of the rows that only *name* has; *others* are the other side's tasks."""
+    here = alone["task"].isin(others)
+    found = []
+    if here.any():
+        rows = alone[here]
+        named = tasks([str(task) for task in rows["task"].unique()])
+        found = [
+            f"{named}: only {name} answered {questions(len(rows))}: doc_id {some(rows['doc_id'])}"
+        ]
+    asked = [str(task) for task in alone.loc[~here, "task"].unique()]
+    return found + ([f"only {name} answered {tasks(asked)}"] if asked else [])
 
 
 def _check(table: pd.DataFrame, name: str) -> None:
@@ -126,10 +136,8 @@ def _identified(a: pd.DataFrame, b: pd.DataFrame) -> tuple[pd.DataFrame, pd.Data
             hashes[rows] = [id_hash(task, doc_id) for task, doc_id in pairs]
             table = table.assign(doc_hash=hashes)
         tables.append(table)
-    warnings = [
-        f"task {task}: joined on doc_id, as one side has no doc_hash" for task in sorted(mixed)
-    ]
-    return tables[0], tables[1], warnings
+    said = "joined on doc_id, as one side has no doc_hash"
+    return tables[0], tables[1], told([Remark(task, said) for task in sorted(mixed)])
 
 
 def _known_by_id(table: pd.DataFrame) -> dict[str, bool]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -62,7 +62,7 @@ class ScoringPool:
 
     Base scores come from the very weights that tuned models use, with adapters off; so a
     difference between the two is the adapter and nothing else. Engines with weights of their own
-    (vLLM) are built for one model at a time, and kept until another one is asked for.
+    (vLLM, ONNX Runtime) are built for one model at a time, and kept until another is asked for.
 
     Attributes:
         changes: For each adapter in use so far, the largest difference that it makes to a
@@ -70,9 +70,16 @@ class ScoringPool:
             models that transformers loads.
     """
 
-    def __init__(self, specs: dict[str, ModelSpec], adapters: dict[str, Path], device: str) -> None:
+    def __init__(
+        self,
+        specs: dict[str, ModelSpec],
+        adapters: dict[str, Path],
+        device: str,
+        exports: dict[str, Path] | None = None,
+    ) -> None:
         self._specs = specs
         self._adapters = adapters
+        self._exports = exports or {}
         self._device = device
         self._loaded: str | None = None
         self.changes: dict[str, float] = {}
@@ -91,20 +98,37 @@ class ScoringPool:
         Raises:
             StageError: It cannot be loaded or reached, or its adapter does not fit.
         """
-        spec = self._specs[self._specs[name].base or name]
+        whole = self._specs[name].of or name
+        spec = self._specs[self._specs[whole].base or whole]
         backend = backends.find(spec.backend)
-        if backend.torch:
+        if whole != name:
+            self._load(name, lambda: self._export(name, spec, batch_size))
+            yield self._engine
+        elif backend.torch:
             with self._weights(name) as (model, tokenizer):
                 yield _over(spec, model, tokenizer, batch_size)
         elif backend.remote:
             with endpoint.connected(f"models.{name}", spec) as lm:
                 yield lm
         else:
-            if name != self._loaded:
-                self.close()
-                self._engine = backends.build(spec, self._adapters.get(name))
-                self._loaded = name
+            self._load(name, lambda: backends.build(spec, self._adapters.get(name)))
             yield self._engine
+
+    def _load(self, name: str, build: Callable[[], Any]) -> None:
+        """Have the engine of model *name*, with weights of its own, and nothing else in memory."""
+        if name != self._loaded:
+            self.close()
+            self._engine = build()
+            self._loaded = name
+
+    def _export(self, name: str, spec: ModelSpec, batch_size: int) -> Any:
+        """lm-eval's model over the ONNX export *name* of a model that stands on *spec*."""
+        from .onnx_lm import OnnxLM
+
+        if name not in self._exports:
+            raise StageError(f"{name}: not exported here; expected a run that exports it")
+        options = {"batch_size": batch_size} | spec.args
+        return OnnxLM(self._exports[name], device=self._device, **options)
 
     @contextlib.contextmanager
     def _weights(self, name: str) -> Iterator[tuple[Any, Any]]:

@@ -5,23 +5,24 @@ keys and values can grow **in place**: one buffer per layer is allocated once an
 graph's ``past_key_values.N.*`` and as its ``present.N.*``; a step then copies nothing.
 
 Such a graph has no ``position_ids``: a token's position is its place among the unmasked ones, so
-left-padding would be silently wrong. No method here takes a mask; it is always all ones.
+left-padding would be silently wrong. No method here takes a mask: rows begin at their first token
+and may differ in length, and the mask is made of the lengths.
 """
 
 from __future__ import annotations
 
-import ctypes
 import json
-import sys
+import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import InputError, StageError
+from .ort_session import free_memory, open_session, require_device
 
 if TYPE_CHECKING:
     import torch
 
-_PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 # ONNX Runtime's name of a tensor type → torch's name and the number IOBinding takes
 # (onnx.TensorProto.DataType; numpy has no bfloat16, so its types would not do).
 _TYPES = {
@@ -30,47 +31,6 @@ _TYPES = {
     "tensor(bfloat16)": ("bfloat16", 16),
 }
 _INT64 = 7
-_SILENT = 4  # FATAL: below it, loading logs warnings about normal placements of shape operators
-
-
-def require_device(device: str) -> None:
-    """Check that ONNX Runtime and torch can both use *device*, without starting a session.
-
-    ``get_available_providers()`` lists what was compiled in, not what this machine can run, and a
-    session asked for CUDA without a driver falls back to the CPU; hence the probe of the driver.
-
-    Args:
-        device: ``cpu``, ``cuda`` or ``cuda:N``.
-
-    Raises:
-        InputError: The device is unknown, or this machine or installation lacks what it needs.
-    """
-    kind = device.partition(":")[0]
-    if kind not in _PROVIDERS:
-        raise InputError(f"device {device!r}: unknown; use one of {', '.join(_PROVIDERS)}")
-    if kind == "cpu":
-        return
-    driver = "nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1"
-    try:
-        ctypes.CDLL(driver)
-    except OSError:
-        raise InputError(
-            f"device {device!r}: this machine has no NVIDIA driver ({driver} cannot be loaded); "
-            "use device cpu, or install the driver"
-        ) from None
-    import onnxruntime
-    import torch
-
-    if _PROVIDERS[kind] not in onnxruntime.get_available_providers():
-        raise InputError(
-            f"device {device!r}: the installed onnxruntime {onnxruntime.__version__} has no CUDA; "
-            "install onnxruntime-gpu in its place"
-        )
-    if not torch.cuda.is_available():
-        raise InputError(
-            f"device {device!r}: the installed torch {torch.__version__} cannot use the GPU; "
-            "install a CUDA build of torch that this driver supports"
-        )
 
 
 class OrtModel:
@@ -83,10 +43,13 @@ class OrtModel:
             cores (torch, in a comparison) is not slowed down by them.
         max_len: Positions of the cache, prompt and output together; by default, and at most, the
             context length that was exported.
+        cuda_graph: Capture the step of one token as a CUDA graph and replay it, which saves the
+            launch of every kernel. CUDA only.
 
     Attributes:
         provider: Name of the execution provider in use.
-        length: Tokens in the cache.
+        threads: As given.
+        lengths: Tokens in the cache, of each row.
         max_len: Positions of the cache.
         vocab: Width of the logits.
 
@@ -96,7 +59,13 @@ class OrtModel:
     """
 
     def __init__(
-        self, folder: Path, *, device: str = "cpu", threads: int = 1, max_len: int | None = None
+        self,
+        folder: Path,
+        *,
+        device: str = "cpu",
+        threads: int = 1,
+        max_len: int | None = None,
+        cuda_graph: bool = False,
     ) -> None:
         require_device(device)
         import torch  # before the session: it loads the CUDA libraries that ONNX Runtime needs
@@ -109,12 +78,18 @@ class OrtModel:
                 f"{folder}: a cache of {self.max_len} tokens was asked for, the export holds 2 to "
                 f"{context}; shorten prompt_tokens or output_tokens"
             )
+        self._folder = folder
         self._device = torch.device(device)
         if self._device.type == "cuda" and self._device.index is None:
             self._device = torch.device("cuda", 0)
-        self._session = _open(folder / decoder["filename"], self._device, threads)
+        if cuda_graph and self._device.type != "cuda":
+            raise InputError(f"cuda_graph: needs device cuda, got {device}; leave it out")
+        self._graphs = _Graphs() if cuda_graph else None
+        path = folder / decoder["filename"]
+        self._session = open_session(path, self._device, threads, cuda_graph=cuda_graph)
         self.provider: str = self._session.get_providers()[0]
-        self.length = 0
+        self.threads = threads
+        self.lengths: tuple[int, ...] = ()
 
         inputs = {node.name: node for node in self._session.get_inputs()}
         layers = range(int(decoder["num_hidden_layers"]))
@@ -140,34 +115,59 @@ class OrtModel:
         self._batch = 0
         self._cache: list[Any] = []
 
-    def reset(self) -> None:
-        """Forget the sequence; the buffers stay."""
-        self.length = 0
+    @property
+    def length(self) -> int:
+        """Tokens in the cache, of the longest row."""
+        return max(self.lengths, default=0)
 
-    def prefill(self, ids: torch.Tensor) -> torch.Tensor:
+    def reset(self) -> None:
+        """Forget the sequences; the buffers stay."""
+        self.lengths = ()
+
+    def rewind(self, length: int) -> None:
+        """Forget all but the first *length* tokens of every row; nothing is copied.
+
+        So several continuations share the cache of what they have in common.
+
+        Raises:
+            ValueError: A row holds fewer.
+        """
+        if not 0 <= length <= min(self.lengths, default=0):
+            raise ValueError(f"cannot rewind to {length}: the rows hold {self.lengths} tokens")
+        self.lengths = (length,) * len(self.lengths) if length else ()
+
+    def prefill(self, ids: torch.Tensor, lengths: Sequence[int] | None = None) -> torch.Tensor:
         """Append *ids* to the cache and return the logits at every one of their positions.
 
         Args:
-            ids: Token ids [B, T], on any device; rows of equal length, no padding.
+            ids: Token ids [B, T], on any device. Shorter rows are filled up **on the right**, with
+                any id.
+            lengths: How many of each row's ids count, 1 to T; all of them when None.
 
         Returns:
-            Logits [B, T, vocab] on the model's device, in the graph's element type.
+            Logits [B, T, vocab] on the model's device, in the graph's element type; those of a
+            row at and after its length mean nothing.
 
         Raises:
-            ValueError: The cache has no room, or holds tokens while B > 1 or B differs
-                (the fused attention appends several tokens at batch 1 only); call reset() first.
+            ValueError: The cache has no room, or holds tokens while B > 1 or B differs (the fused
+                attention appends several tokens at batch 1 only; call reset() first), or *lengths*
+                does not fit *ids*.
+            StageError: The memory has no room for the cache.
         """
         import torch
 
         batch, new = ids.shape
-        if self.length and new > 1 and batch > 1:
+        counts = (new,) * batch if lengths is None else tuple(map(int, lengths))
+        if len(counts) != batch or not all(1 <= count <= new for count in counts):
+            raise ValueError(f"lengths {counts}: expected {batch} numbers from 1 to {new}")
+        if self.lengths and new > 1 and batch > 1:
             raise ValueError("several tokens can be appended to a filled cache at batch 1 only")
         self._fit(batch, new)
         logits = torch.empty((batch, new, self.vocab), dtype=self._dtype, device=self._device)
-        return self._run(ids, logits)
+        return self._run(ids, counts, logits)
 
     def step(self, ids: torch.Tensor) -> torch.Tensor:
-        """Append one token a row.
+        """Append one token to each row, at that row's own end.
 
         Args:
             ids: Token ids [B, 1], on any device.
@@ -178,15 +178,16 @@ class OrtModel:
         Raises:
             ValueError: The cache has no room, or another number of rows.
         """
-        self._fit(ids.shape[0], 1)
-        return self._run(ids, self._step_logits)
+        batch = ids.shape[0]
+        self._fit(batch, 1)
+        return self._run(ids, (1,) * batch, self._step_logits)
 
     def _fit(self, batch: int, new: int) -> None:
         if self.length + new > self.max_len:
             raise ValueError(f"{self.length} + {new} tokens exceed the cache of {self.max_len}")
         if batch == self._batch:
             return
-        if self.length:
+        if self.lengths:
             raise ValueError(f"the cache holds {self._batch} rows, got {batch}; call reset() first")
         self._allocate(batch)
 
@@ -197,6 +198,7 @@ class OrtModel:
         on = {"device": self._device}
         shape = (batch, *self._kv_shape)
         self._cache = []  # before the new one is made: both together may not fit
+        self._check_room(shape)
         for past, present in self._cache_names:
             # Zeros, as masked garbage could be NaN and 0 × NaN is NaN.
             buffer = torch.zeros(shape, dtype=self._kv_dtype, **on)
@@ -204,24 +206,63 @@ class OrtModel:
             self._bind(self._binding.bind_input, past, self._kv_type, shape, buffer)
             self._bind(self._binding.bind_output, present, self._kv_type, shape, buffer)
         self._ones = torch.ones(batch * self.max_len, dtype=torch.int64, **on)
+        self._places = torch.arange(self.max_len, **on)
+        self._step_ids = torch.empty((batch, 1), dtype=torch.int64, **on)
+        self._step_mask = torch.empty((batch, self.max_len), dtype=torch.int64, **on)
         self._step_logits = torch.empty((batch, 1, self.vocab), dtype=self._dtype, **on)
         self._batch = batch
+        if self._graphs:
+            self._graphs.renew()  # a graph replays the addresses it was captured with
 
-    def _run(self, ids: torch.Tensor, logits: torch.Tensor) -> torch.Tensor:
+    def _check_room(self, shape: tuple[int, ...]) -> None:
+        needed = len(self._cache_names) * math.prod(shape) * self._kv_dtype.itemsize
+        if needed > (free := free_memory(self._device)):
+            raise StageError(
+                f"{self._folder}: a cache of {shape[0]} rows and {self.max_len} tokens takes "
+                f"{needed / 1e9:.1f} GB and {free / 1e9:.1f} GB are free on {self._device}; "
+                "lower batch, prompt_tokens or output_tokens"
+            )
+
+    def _run(
+        self, ids: torch.Tensor, counts: tuple[int, ...], logits: torch.Tensor
+    ) -> torch.Tensor:
         import torch
 
+        before = self.lengths or (0,) * len(counts)
+        after = tuple(old + new for old, new in zip(before, counts, strict=True))
+        width = max(before) + ids.shape[1]
+        options = None
+        if self._graphs:
+            options, captured = self._graphs.options(step=logits is self._step_logits)
+            if captured:  # all shapes and addresses stay the same: the mask has its full width
+                ids, width = self._step_ids.copy_(ids), self.max_len
         ids = ids.to(self._device, torch.int64).contiguous()
-        batch, new = ids.shape
-        total, binding = self.length + new, self._binding
-        self._bind(binding.bind_input, "input_ids", _INT64, (batch, new), ids)
-        self._bind(binding.bind_input, "attention_mask", _INT64, (batch, total), self._ones)
+        binding = self._binding
+        self._bind(binding.bind_input, "input_ids", _INT64, tuple(ids.shape), ids)
+        mask = self._mask(after, width)
+        self._bind(binding.bind_input, "attention_mask", _INT64, (len(after), width), mask)
         self._bind(binding.bind_output, "logits", self._logits_type, tuple(logits.shape), logits)
         if self._device.type == "cuda":
             # ONNX Runtime computes on a stream of its own: what torch still writes must be there.
             torch.cuda.current_stream(self._device).synchronize()
-        self._session.run_with_iobinding(binding)
-        self.length = total
+        self._session.run_with_iobinding(binding, options)
+        self.lengths = after
         return logits
+
+    def _mask(self, lengths: tuple[int, ...], width: int) -> torch.Tensor:
+        """Ones for each row's tokens, then zeros, [B, width]; the buffer itself where all is one.
+
+        The graph counts the ones of a row: its next token comes after so many.
+        """
+        import torch
+
+        if min(lengths) == width:
+            return self._ones
+        ends = torch.tensor(lengths, device=self._device)[:, None]
+        ones = self._places[:width] < ends
+        if width == self.max_len:
+            return self._step_mask.copy_(ones)
+        return ones.to(torch.int64)
 
     def _bind(
         self, bind: Any, name: str, element: int, shape: tuple[int, ...], buffer: Any
@@ -236,6 +277,28 @@ class OrtModel:
         return getattr(torch, dtype), number
 
 
+class _Graphs:
+    """Which runs ONNX Runtime captures as a CUDA graph: the steps, under one number a cache.
+
+    https://onnxruntime.ai/docs/execution-providers/CUDA-ExecutionProvider.html#using-cuda-graphs-preview
+    """
+
+    def __init__(self) -> None:
+        self._number = 0
+
+    def renew(self) -> None:
+        """Capture anew: the buffers have moved."""
+        self._number += 1
+
+    def options(self, *, step: bool) -> tuple[Any, bool]:
+        """(run options, whether the run is captured or replayed)."""
+        import onnxruntime
+
+        options = onnxruntime.RunOptions()
+        options.add_run_config_entry("gpu_graph_id", str(self._number) if step else "-1")
+        return options, step
+
+
 def _read_config(folder: Path) -> dict[str, Any]:
     path = folder / "genai_config.json"
     try:
@@ -245,40 +308,3 @@ def _read_config(folder: Path) -> dict[str, Any]:
             f"{path}: missing, so {folder} is no Model Builder export; export the model again"
         ) from None
     return model
-
-
-def _open(path: Path, device: torch.device, threads: int) -> Any:
-    """An InferenceSession on *device*, or an error; never on another device."""
-    import onnxruntime
-
-    onnxruntime.set_default_logger_severity(_SILENT)
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.inter_op_num_threads = 1
-    options.log_severity_level = _SILENT
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    wanted = _PROVIDERS[device.type]
-    choice = (wanted, {"device_id": str(device.index)}) if device.type == "cuda" else wanted
-    try:
-        session = onnxruntime.InferenceSession(path, options, providers=[choice])
-    except Exception as error:  # the runtime's own exceptions share no narrower base
-        raise StageError(
-            f"{path}: ONNX Runtime {onnxruntime.__version__} cannot load it; export the model "
-            f"again. It said: {str(error).splitlines()[0]}"
-        ) from error
-    if session.get_providers()[0] != wanted:
-        raise StageError(f"{path}: ONNX Runtime fell back from CUDA to the CPU: {_why_no_cuda()}")
-    return session
-
-
-def _why_no_cuda() -> str:
-    """The loader's own words on the library that ONNX Runtime's CUDA provider misses."""
-    import onnxruntime
-
-    libraries = Path(onnxruntime.__file__).parent / "capi"
-    try:
-        for path in sorted(libraries.glob("*onnxruntime_providers_cuda*")):
-            ctypes.CDLL(str(path))
-    except OSError as error:
-        return f"{error}; install the CUDA and cuDNN libraries that match this onnxruntime-gpu"
-    return "its CUDA provider loads by itself; see whether the GPU has free memory"

@@ -57,7 +57,12 @@ class Pipeline:
         self._run = run
         self._adapters = {name: self._adapter(name) for name in plan.models if plan.spec(name).base}
         self._judging: Judge | None = None
-        self._pool = ScoringPool(plan.suite.models, self._adapters, plan.device)
+        exports = {
+            name: self._exported(spec.of, spec.onnx)
+            for name in plan.models
+            if (spec := plan.spec(name)).of and spec.onnx
+        }
+        self._pool = ScoringPool(plan.suite.models, self._adapters, plan.device, exports)
         self._identity = {
             name: identity(plan.spec(name)) for name in {plan.base_of(m) for m in plan.models}
         }
@@ -71,14 +76,19 @@ class Pipeline:
         plan = self._plan
         stages = [self._overlap()] if plan.recipes or len(plan.tasks) > 1 else []
         stages += [self._tune(name) for name in plan.recipes]
-        stages += [self._score(name, task) for name in plan.models for task in plan.tasks]
-        stages += [self._judge(name, task) for name in plan.models for task in plan.judged()]
-        for name in plan.timed():
+        whole = [name for name in plan.models if plan.whole(name) == name]
+        stages += self._scores(whole)
+        for name, formats in plan.exports().items():
             if plan.spec(name).base:
                 stages.append(self._merge(name))
-            stages += [self._export(name, kind) for kind in plan.formats()]
-            stages.append(self._latency(name))
-        return stages
+            stages += [self._export(name, kind) for kind in formats]
+        stages += self._scores([name for name in plan.models if name not in whole])
+        return stages + [self._latency(name) for name in plan.timed()]
+
+    def _scores(self, names: list[str]) -> list[Stage]:
+        plan = self._plan
+        stages = [self._score(name, task) for name in names for task in plan.tasks]
+        return stages + [self._judge(name, task) for name in names for task in plan.judged()]
 
     def _adapter(self, name: str) -> Path:
         adapter = self._plan.spec(name).adapter
@@ -86,6 +96,9 @@ class Pipeline:
 
     def _weights(self, name: str) -> str:
         """Hash of what model *name* is made of."""
+        spec = self._plan.spec(name)
+        if spec.of and spec.onnx:
+            return self._export(spec.of, spec.onnx).fingerprint
         parts: list[Any] = [
             self._identity[self._plan.base_of(name)],
             self._plan.device,
@@ -174,7 +187,8 @@ class Pipeline:
             from ..tasks import datasets
             from .evaluate import Asking, score
 
-            asking = Asking(suite.limit, suite.orders, self._plan.prompt(name))
+            messages = self._plan.backend(name).chat
+            asking = Asking(suite.limit, suite.orders, self._plan.prompt(name), messages)
             with self._pool.use(name, suite.batch_size) as lm:
                 samples = score(name, lm, self._plan.put(task, name), asking, tick)
             if samples.empty:
@@ -196,7 +210,7 @@ class Pipeline:
             [suite.limit, suite.orders, suite.batch_size, suite.prompt.model_dump()],
             self._shots(task),
         ]
-        shared = self._plan.backend(name).name == "medbench"
+        shared = self._plan.backend(name).name == "medbench" and not self._plan.spec(name).of
         return Stage(f"score/{name}/{task.name}", fingerprint.of(depends), [part], work, shared)
 
     def _judge(self, name: str, task: Task) -> Stage:
@@ -230,12 +244,10 @@ class Pipeline:
 
             self.close()
             parity = merge_adapter(
-                base.source,
+                base,
                 self._adapters[name],
                 self._run / f"merged/{name}",
                 dtype="float32" if plan.device == "cpu" else "auto",
-                revision=base.revision,
-                trust_remote_code=base.trust_remote_code,
             )
             return {"parity": vars(parity)}
 
@@ -252,33 +264,42 @@ class Pipeline:
 
         return Path(snapshot_download(spec.source, revision=spec.revision))
 
+    def _exported(self, name: str, kind: str) -> Path:
+        """Where the export of model *name* lies."""
+        return self._run / f"exports/{name}-{kind}"
+
     def _export(self, name: str, kind: str) -> Stage:
         out = f"exports/{name}-{kind}"
 
         def work(tick: Tick) -> dict[str, Any]:
-            from .export import check_parity, export_onnx
+            from .export import as_detail, export_onnx
+            from .fidelity import measure
 
             self.close()
             checkpoint = self._checkpoint(name)
+            trusted = self._plan.spec(self._plan.base_of(name)).trust_remote_code
             info = export_onnx(
-                checkpoint, self._run / out, precision=kind, provider=self._plan.device
+                checkpoint,
+                self._run / out,
+                precision=kind,
+                provider=self._plan.device,
+                trust_remote_code=trusted,
             )
-            prompts = self._tokens(checkpoint)
-            parity = check_parity(checkpoint, info.path, prompts, device=self._plan.device)
+            prompts = self._tokens(name, checkpoint)
+            parity = measure(
+                checkpoint,
+                info.path,
+                prompts,
+                device=self._plan.device,
+                trust_remote_code=trusted,
+            )
             if kind == "fp32" and parity.max_rel > PARITY_FP32:
                 raise StageError(
                     f"export of {name} to fp32 differs from torch by {parity.max_rel:.2g} of the "
                     f"largest logit (at most {PARITY_FP32:g} is rounding); do not deploy it, and "
                     "report the architecture"
                 )
-            return {
-                "seconds": info.seconds,
-                "bytes": info.bytes,
-                "precision": info.precision,
-                "provider": info.provider,
-                "builder": info.builder,
-                "parity": vars(parity),
-            }
+            return as_detail(info) | {"parity": vars(parity)}
 
         return Stage(
             f"export/{name}/{kind}",
@@ -303,13 +324,15 @@ class Pipeline:
                 model=name,
                 model_dir=self._checkpoint(name),
                 onnx={kind: self._run / f"exports/{name}-{kind}" for kind in plan.formats()},
-                prompts=self._prompts(),
+                prompts=self._prompts(name),
                 settings=settings,
                 device=plan.device,
+                trust_remote_code=plan.spec(plan.base_of(name)).trust_remote_code,
             )
             timings = measure(job, tick)
+            found = {str(name): value for name, value in timings.attrs.items()}
             self._run.write_table(part, timings)
-            return {"requests": len(timings)}
+            return {"requests": len(timings), **found}
 
         depends = [
             self._weights(name),
@@ -324,18 +347,20 @@ class Pipeline:
         suite = self._plan.suite
         return [[task.name for task in self._plan.tasks], suite.limit, suite.orders]
 
-    def _prompts(self) -> list[str]:
-        """The prompts that the models were scored on, each once, in order."""
-        first = self._plan.timed()[0]
+    def _prompts(self, name: str) -> list[str]:
+        """The prompts that model *name* was scored on, each once, in order."""
         tables = [
-            self._run.table(samples_part(first, task.name))["prompt"] for task in self._plan.tasks
+            self._run.table(samples_part(name, task.name))["prompt"] for task in self._plan.tasks
         ]
         return list(dict.fromkeys(prompt for table in tables for prompt in table))
 
-    def _tokens(self, checkpoint: Path, count: int = 4) -> list[list[int]]:
-        """The first prompts as token ids, for the parity check; at most 512 tokens each."""
+    def _tokens(self, name: str, checkpoint: Path, count: int = 8) -> list[list[int]]:
+        """Prompts from all over the tasks as token ids, for the parity check; at most 512 each."""
         from transformers import AutoTokenizer
 
-        tokenizer = AutoTokenizer.from_pretrained(checkpoint)
-        ids: list[list[int]] = [tokenizer(text)["input_ids"] for text in self._prompts()[:count]]
+        trusted = self._plan.spec(self._plan.base_of(name)).trust_remote_code
+        tokenizer = AutoTokenizer.from_pretrained(checkpoint, trust_remote_code=trusted)
+        prompts = self._prompts(name)
+        some = prompts[:: max(1, len(prompts) // count)][:count]
+        ids: list[list[int]] = [tokenizer(text)["input_ids"] for text in some]
         return [one[:512] for one in ids]

@@ -7,18 +7,18 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import urlsplit
 
 from ..errors import InputError
 from ..finetune.backends import choose
 from ..finetune.recipe import Recipe, load_recipe
 from ..finetune.watch import check_installed
-from ..tasks import catalog, datasets, sources, templates
+from ..tasks import catalog, datasets, sources
 from ..tasks.catalog import Task
 from ..tasks.templates import Prompt
-from . import backends, fingerprint
+from . import backends, fingerprint, weights
 from .backends import Backend
-from .suite import EMBEDDED, ModelSpec, Suite, select
+from .naming import MARK
+from .suite import EMBEDDED, ModelSpec, Suite, select, with_exports
 
 
 @dataclass(frozen=True)
@@ -44,9 +44,17 @@ class Plan:
     def spec(self, model: str) -> ModelSpec:
         return self.suite.models[model]
 
+    def whole(self, model: str) -> str:
+        """*model* itself, or for an export the model that it was made from."""
+        return self.spec(model).of or model
+
     def base_of(self, model: str) -> str:
         """The name of the base that *model* stands on; its own when it is a base."""
-        return self.spec(model).base or model
+        return self.spec(self.whole(model)).base or self.whole(model)
+
+    def reference(self, model: str) -> str | None:
+        """What *model* is compared with: the base of a tuned one, what an export was made from."""
+        return self.spec(model).of or self.spec(model).base
 
     def backend(self, model: str) -> Backend:
         """What *model* runs on."""
@@ -55,13 +63,13 @@ class Plan:
     def prompt(self, model: str) -> Prompt:
         """What stands around a task's words for *model*; a chat back end has its chat template."""
         prompt = self.suite.prompt
-        return prompt.model_copy(update={"chat_template": True}) if self._chats(model) else prompt
+        return prompt.model_copy(update={"chat_template": True}) if self.chats(model) else prompt
 
     def put(self, task: Task, model: str) -> Task:
         """*task* with a protocol that says how *model* is asked."""
-        return Prompt(chat_template=True).on(task) if self._chats(model) else task
+        return Prompt(chat_template=True).on(task) if self.chats(model) else task
 
-    def _chats(self, model: str) -> bool:
+    def chats(self, model: str) -> bool:
         """Whether *model* has a chat template around its questions though the suite asks none."""
         return self.backend(model).chat and not self.suite.prompt.chat_template
 
@@ -79,78 +87,37 @@ class Plan:
         latency = self.suite.latency
         return [name for name in latency.models if name in self.models] if latency else []
 
-    def formats(self) -> list[str]:
-        """ONNX formats to export, ``auto`` resolved."""
-        auto = "fp32" if self.device == "cpu" else "fp16"
-        chosen = self.suite.latency.formats if self.suite.latency else []
-        return list(dict.fromkeys(auto if name == "auto" else name for name in chosen))
-
-    def notes(self) -> list[str]:
-        """What a reader of the report must know before any figure."""
-        found = []
-        real = [task.name for task in self.tasks if task.data != "clinic"]
-        if len(real) < len(self.tasks):
-            found.append(
-                "The clinic is fictional: every disease, drug and finding in its questions is "
-                "invented, so that no model can have seen them. The scores say how well the "
-                "pipeline works, not what a model knows of medicine."
-            )
-        stand_in = [
-            name for name in self.models if self.spec(self.base_of(name)).pretrained in EMBEDDED
-        ]
-        if real and stand_in:
-            found.append(
-                f"Placeholder model: {', '.join(stand_in)} stand on a model of about a million "
-                "parameters that knows no medicine. Accuracy and bits per byte on "
-                f"{', '.join(real)} are meaningless here; this run shows that the data path works."
-            )
-        held_out = {task.data for task in self.tasks}
-        for name, recipe in self.recipes.items():
-            if recipe.data.source in held_out - {"clinic"} and not recipe.data.hold_out:
-                found.append(
-                    f"Leak: {name} was tuned on {recipe.data.source} without holding out the rows "
-                    "that are tested here (hold_out: false). Its scores on them mean nothing."
-                )
-        outside = [name for name in self.models if (a := self.spec(name).adapter) and a.path]
-        if outside:
-            found.append(
-                f"The adapter of {', '.join(outside)} was trained elsewhere. Whether its training "
-                "rows hold questions of these tests is not known."
-            )
+    def exports(self) -> dict[str, list[str]]:
+        """The ONNX formats of each model that is exported, to be timed or scored."""
+        found = {name: self.formats() for name in self.timed()}
         for name in self.models:
-            if self.backend(name).remote:
-                found.append(
-                    f"{name} is what {_server(self.spec(name))} answered with at the time. The "
-                    "weights behind a URL cannot be hashed: nobody can tell from this run whether "
-                    "they have changed since."
-                )
-        chats = [name for name in self.models if self._chats(name)]
-        if chats and len(chats) < len(self.models):
-            found.append(
-                f"{', '.join(chats)} can only be asked through a chat template, and the other "
-                "models were asked without one. A difference between them may be the template's; "
-                "prompt.chat_template: true asks all of them alike."
-            )
-        if self.suite.limit:
-            found.append(f"Only the first {self.suite.limit} questions of each task were asked.")
-        if real and (folder := sources.data_dir()):
-            published = [task.data for task in self.tasks if task.data in sources.SOURCES]
-            if published:
-                names = ", ".join(dict.fromkeys(published))
-                found.append(
-                    f"Rows of {names} were read from local files ({folder.name}/) instead of the "
-                    "Hub."
-                )
-        for name, recipe in self.recipes.items():
-            chat = recipe.format == "chat"
-            column = recipe.data.question
-            tuned = templates.tuning_frame(recipe.prompt, recipe.completion, column, chat)
-            found += templates.warnings(name, tuned, self.tasks, self.suite.prompt)
+            spec = self.spec(name)
+            if spec.of and spec.onnx:
+                formats = found.setdefault(spec.of, [])
+                found[spec.of] = list(dict.fromkeys([*formats, spec.onnx]))
         return found
+
+    def formats(self) -> list[str]:
+        """ONNX formats to time, ``auto`` and ``all`` resolved; none where ONNX is not timed."""
+        from .export import PAIRS
+
+        latency = self.suite.latency
+        if latency is None or "onnxruntime" not in latency.engines:
+            return []
+        every = PAIRS[self.device]
+        meant = {"auto": every[:1], "all": every}
+        chosen = [one for name in latency.formats for one in meant.get(name, (name,))]
+        return list(dict.fromkeys(chosen))
 
 
 def make_plan(
-    suite: Suite, *, models: str | None, tasks: str | None, device: str, command: str
+    suite: Suite,
+    *,
+    models: str | None,
+    tasks: str | None,
+    device: str,
+    command: str,
+    weightless: bool = False,
 ) -> Plan:
     """Choose from *suite* and check that everything it names is there.
 
@@ -158,10 +125,12 @@ def make_plan(
         models: Comma-separated names out of the suite; all when None.
         tasks: The same for tasks.
         device: ``cpu`` or ``cuda``.
+        weightless: Nothing will be loaded, so that weights need not be there.
 
     Raises:
         InputError: A name, file, task, recipe or format that is unknown or missing.
     """
+    suite = with_exports(suite, models)
     chosen = select(models, list(suite.models), "--models")
     every = catalog.expand(suite.tasks, suite.question_files)
     names = dict.fromkeys([*suite.tasks, *(task.name for task in every)])
@@ -170,25 +139,24 @@ def make_plan(
     recipes: dict[str, Recipe] = {}
     for name in chosen:
         spec = suite.models[name]
-        _check_model(suite, name)
+        _check_model(suite, name, weightless=weightless)
         if spec.adapter and spec.adapter.recipe:
             recipe = load_recipe(spec.adapter.recipe)
-            if recipe.data.source in sources.TEST_ONLY:
+            data = recipe.data
+            if test := sources.which_test(data.source, data.config, data.split):
                 raise InputError(
-                    f"recipe {recipe.name!r}, data.source: {recipe.data.source} is a test set; "
+                    f"recipe {recipe.name!r}, data.source: {data.source} is a test set ({test}); "
                     f"expected clinic, a file, or one of: {', '.join(sources.tunable())}"
                 )
             seed = recipe.seed if suite.seed is None else suite.seed
             recipes[name] = recipe.model_copy(update={"seed": seed})
-        elif spec.adapter and not Path(spec.adapter.path or "", "adapter_config.json").is_file():
-            raise InputError(
-                f"models.{name}.adapter.path: {spec.adapter.path}/adapter_config.json: no such "
-                "file; expected the folder of a PEFT adapter"
-            )
+        elif spec.adapter:
+            weights.check_adapter(f"models.{name}.adapter.path", Path(spec.adapter.path or ""))
     plan = Plan(suite, chosen, found, recipes, device, command)
     _check_protocols(plan)
     _check_judge(plan)
     _check_formats(plan)
+    _check_exports(plan)
     _check_questions(plan)
     for name, recipe in recipes.items():
         _check_recipe(plan, name, recipe)
@@ -207,11 +175,11 @@ def _check_recipe(plan: Plan, name: str, recipe: Recipe) -> None:
         )
     check_installed(recipe.name, recipe.watch)
     choose(recipe, plan.device)
-    if recipe.adapter.kind == "prefix" and name in plan.timed():
+    if recipe.adapter.kind == "prefix" and name in plan.exports():
         raise InputError(
-            f"latency.models: {name} is tuned by a prefix (recipe {recipe.name!r}), which cannot "
-            "be merged into the weights, so it is neither exported nor timed; leave it out, or "
-            "--set latency=null"
+            f"{'latency.models' if name in plan.timed() else '--models'}: {name} is tuned by a "
+            f"prefix (recipe {recipe.name!r}), which cannot be merged into the weights, so it is "
+            "neither exported nor timed; leave it out, or --set latency=null"
         )
 
 
@@ -225,13 +193,10 @@ def identity(spec: ModelSpec) -> str:
     return fingerprint.of([spec.model_dump(), files])
 
 
-def _server(spec: ModelSpec) -> str:
-    url = spec.args.get("base_url")
-    return f"{spec.args['model']!r} at {urlsplit(url).netloc if url else spec.backend}"
-
-
-def _check_model(suite: Suite, name: str) -> None:
+def _check_model(suite: Suite, name: str, *, weightless: bool) -> None:
     """Check the back end of model *name* and, where medbench loads its weights, those."""
+    if suite.models[name].of:
+        return  # the model that it was made from is looked at
     spec = suite.models[suite.models[name].base or name]
     backend = backends.find(spec.backend)
     backends.check_ready(f"models.{name}", spec)
@@ -240,7 +205,7 @@ def _check_model(suite: Suite, name: str) -> None:
             f"models.{name}: back end {backend.name} of its base takes no adapter; serve or export "
             "the tuned model, and name it as a model of its own"
         )
-    if not backend.remote:
+    if not (backend.remote or weightless):
         _check_weights(f"models.{name}", spec)
 
 
@@ -263,10 +228,11 @@ def _check_protocols(plan: Plan) -> None:
                     f"task {task.name}, model {name}: back end {backend.name} takes messages, so "
                     f"that the model's turn cannot begin with {beginning!r}; leave out prompt.think"
                 )
-    for name in plan.timed():
+    for name in plan.exports():
         if not plan.backend(name).torch:
+            where = "latency.models" if name in plan.timed() else "models"
             raise InputError(
-                f"latency.models: {name} runs on back end {plan.backend(name).name}; what is "
+                f"{where}: {name} runs on back end {plan.backend(name).name}; what is "
                 "exported to ONNX and timed are checkpoints of backend medbench or hf"
             )
 
@@ -319,6 +285,8 @@ def _check_weights(where: str, spec: ModelSpec) -> None:
             f"{where}: {spec.pretrained}/config.json: no such file; expected a Hub id, "
             f"{', '.join(EMBEDDED)}, or the folder of a transformers checkpoint"
         )
+    elif local:
+        weights.check_model(where, source, trusted=spec.trust_remote_code)
 
 
 def _check_formats(plan: Plan) -> None:
@@ -329,5 +297,24 @@ def _check_formats(plan: Plan) -> None:
         if plan.timed() and name not in allowed:
             raise InputError(
                 f"latency.formats: {name} does not run on {plan.device}; expected some of: "
-                f"auto, {', '.join(allowed)}"
+                f"auto, all, {', '.join(allowed)}"
+            )
+
+
+def _check_exports(plan: Plan) -> None:
+    """Check the exports that are scored: their format, and the model they are compared with."""
+    from .export import PAIRS
+
+    allowed = PAIRS[plan.device]
+    for name in plan.models:
+        spec = plan.spec(name)
+        if spec.of and spec.onnx not in allowed:
+            raise InputError(
+                f"models: {name} does not run on {plan.device}; expected {spec.of}{MARK} and one "
+                f"of: {', '.join(allowed)}"
+            )
+        if spec.of and spec.of not in plan.models:
+            raise InputError(
+                f"--models: {name} is compared with {spec.of}, which it is exported from; name "
+                f"both: --models {spec.of},{name}"
             )

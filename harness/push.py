@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import InputError, StageError
-from .tuned import Tuned
+from .tuned import Tuned, public_name
 
 ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors", "recipe.yaml", "losses.csv")
 MERGED_FILES = (
@@ -62,12 +62,6 @@ def check_repo(repo: str) -> None:
         raise InputError(f"--to {repo}: {str(error).splitlines()[0]}") from None
     if "/" not in repo:
         raise InputError(f"--to {repo}: expected OWNER/NAME")
-
-
-def base_name(tuned: Tuned) -> str:
-    """What the base is called where others read it: its Hub id, or a folder's last name."""
-    name = str(tuned.base.pretrained)
-    return Path(name).name if Path(tuned.base.source).exists() and ":" not in name else name
 
 
 def merged_folder(tuned: Tuned) -> Path:
@@ -120,7 +114,8 @@ def upload(parcel: Parcel, folder: Path, *, private: bool) -> str:
 
     Raises:
         InputError: There is no token.
-        StageError: The Hub refuses or cannot be reached.
+        StageError: The Hub refuses or cannot be reached, or the repository is there and public
+            while *private* is asked for.
     """
     from huggingface_hub import HfApi, get_token
 
@@ -134,6 +129,8 @@ def upload(parcel: Parcel, folder: Path, *, private: bool) -> str:
     api = HfApi(endpoint=os.environ.get("HF_ENDPOINT") or None)
     try:
         api.create_repo(parcel.repo, private=private, exist_ok=True)
+        if private and not api.model_info(parcel.repo).private:
+            raise StageError("it is there already and public; make it private in its settings")
         commit = api.upload_folder(
             repo_id=parcel.repo,
             folder_path=folder,
@@ -162,9 +159,9 @@ def _link(source: Path, folder: Path, names: tuple[str, ...]) -> None:
 def _name_base(path: Path, tuned: Tuned) -> None:
     """It says where the base lay on this machine; others need its name."""
     config: dict[str, Any] = json.loads(path.read_text("utf-8"))
-    config |= {"base_model_name_or_path": base_name(tuned), "revision": tuned.base.revision}
+    base = {"base_model_name_or_path": public_name(tuned.base), "revision": tuned.base.revision}
     path.unlink()  # it is a link
-    path.write_text(json.dumps(config, indent=2) + "\n", "utf-8")
+    path.write_text(json.dumps(config | base, indent=2) + "\n", "utf-8")
 
 
 def _strip_paths(path: Path) -> None:

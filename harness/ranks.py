@@ -77,6 +77,7 @@ class Ranks:
 
     def connect(self, device: str) -> None:
         """Make ready for collective operations; *device* is ``cpu`` or ``cuda``."""
+        os.environ.pop("ACCELERATE_MIXED_PRECISION", None)  # the recipe says the precision
         if self.size == 1:
             return
         import torch

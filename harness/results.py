@@ -9,10 +9,11 @@ import pandas as pd
 
 from . import power, stats
 from .calibration import calibration
-from .groups import comparison, group_scores
+from .groups import Pairs, Tables, comparison, group_scores
 from .join import join
 from .judge import agreement
 from .latency import summarise
+from .notes import notes
 from .plan import Plan
 from .store import FORMAT, RunFolder
 
@@ -68,12 +69,13 @@ def _results(
     plan: Plan, samples: pd.DataFrame | None, timings: pd.DataFrame | None
 ) -> dict[str, Any]:
     tasks: dict[str, Any] = {}
-    notes, comparisons = plan.notes(), []
-    tables: dict[tuple[str, str], pd.DataFrame] = {}
-    pairs: dict[tuple[str, str, str], pd.DataFrame] = {}
+    remarks, comparisons = notes(plan), []
+    tables: Tables = {}
+    pairs: Pairs = {}
     if samples is not None:
         for (task_name, model), table in samples.groupby(["task", "model"], sort=False):
             tables[str(task_name), str(model)] = table
+    remarks += cut_prompts(tables)
     for task in plan.tasks:
         scored = [model for model in plan.models if (task.name, model) in tables]
         tasks[task.name] = {
@@ -86,25 +88,35 @@ def _results(
             "scores": {model: task_score(tables[task.name, model]) for model in scored},
         }
         for tuned in scored:
-            base = plan.base_of(tuned)
-            if base != tuned and base in scored:
+            base = plan.reference(tuned)
+            if base in scored:
                 joined = join(tables[task.name, base], tables[task.name, tuned], (base, tuned))
                 names = {"task": task.name, "metric": task.metric, "base": base, "tuned": tuned}
                 pairs[task.name, base, tuned] = joined.pairs
                 comparisons.append(names | comparison(joined.pairs))
-                notes += joined.warnings
+                remarks += joined.warnings
     groups = group_scores(plan.suite.tasks, tables, pairs)
     adjusted([one for group in groups.values() for one in group["comparisons"]])
     return {
         "format": FORMAT,
         "suite": plan.suite.name,
         "models": plan.models,
-        "notes": notes,
+        "notes": remarks,
         "tasks": tasks,
         "groups": groups,
         "comparisons": adjusted(comparisons),
         "latency": summarise(timings) if timings is not None else [],
     }
+
+
+def cut_prompts(tables: Tables) -> list[str]:
+    """A note for each model and task of which prompts were longer than the model's context."""
+    return [
+        f"{model}: {count} of {len(table)} prompts of {task} were longer than the model's context "
+        "and lost their beginning. It was asked what is left of them."
+        for (task, model), table in tables.items()
+        if (count := int(table["cut"].sum()))
+    ]
 
 
 def adjusted(comparisons: list[dict[str, Any]]) -> list[dict[str, Any]]:

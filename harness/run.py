@@ -1,7 +1,7 @@
 """Runs a plan: tune → score → merge → export → latency, each stage once.
 
 A stage is skipped when it finished before with the same fingerprint (everything it depends on) and
-its outputs are still there. The manifest is written before and after each stage, so a killed run
+its outputs are what it left. The manifest is written before and after each stage, so a killed run
 goes on where it stopped when the same command is given again.
 
 With several processes (ranks.py) the first does all this, and the others follow it through the
@@ -10,20 +10,29 @@ stages that are shared.
 
 from __future__ import annotations
 
-import shutil
+import contextlib
+import os
 import time
 import traceback
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Protocol
 
 from ..errors import InputError, MedbenchError, StageError
+from ..finetune.layout import most_rows
+from .checksum import checksums, damage
+from .lock import NAME, Held, held
+from .manifest import Manifest, Record, now
+from .notes import notes
 from .pipeline import Pipeline, Stage
 from .plan import Plan
 from .progress import Tick, silent
 from .ranks import Ranks
 from .results import derive
-from .store import FORMAT, RunFolder
+from .store import FORMAT, RunFolder, explain_unwritable
+
+SHARDING = ("ACCELERATE_USE_FSDP", "ACCELERATE_USE_DEEPSPEED")
+"""What accelerate sets for processes that hold a part of the model each. transformers then loads
+weights in the first one only, and scores of the others would be those of zeros."""
 
 
 class Watcher(Protocol):
@@ -40,7 +49,8 @@ def open_folder(path: Path, plan: Plan, *, fresh: bool) -> RunFolder:
     """The run folder at *path*, new or to be continued.
 
     Raises:
-        InputError: The folder holds something else, or the run of another suite.
+        InputError: The folder holds something else, the run of another suite or of another format
+            version, or is in use.
     """
     run = RunFolder(path)
     try:
@@ -55,12 +65,20 @@ def open_folder(path: Path, plan: Plan, *, fresh: bool) -> RunFolder:
             "choose another name, nothing was changed"
         )
     if fresh:
-        shutil.rmtree(path)
+        with held(path):
+            run.clear(keep=NAME)
         return run
-    before = RunFolder.open(path).manifest().get("suite", {}).get("name")
-    if before != plan.suite.name:
+    run.check_links()
+    before = run.last_manifest() or {}
+    if (version := before.get("format")) != FORMAT:
         raise InputError(
-            f"--out {path}: holds a run of suite {before!r}, not {plan.suite.name!r}; "
+            f"--out {path}: holds a run of format {version!r}, and this medbench goes on with "
+            f"format {FORMAT} only (`medbench report` reads it); choose another --out, or --fresh "
+            "to replace it"
+        )
+    if (name := before["suite"].get("name")) != plan.suite.name:
+        raise InputError(
+            f"--out {path}: holds a run of suite {name!r}, not {plan.suite.name!r}; "
             "choose another --out, or --fresh to replace it"
         )
     return run
@@ -70,10 +88,18 @@ def check_launch(plan: Plan, ranks: Ranks) -> None:
     """Check that *plan* can be done by so many processes.
 
     Raises:
-        InputError: A model's engine shares its work out by itself, or a batch cannot be shared.
+        InputError: The launcher shards models, a model's engine shares its work out by itself, or
+            a batch cannot be shared.
     """
     if ranks.size == 1:
         return
+    for name in SHARDING:
+        if os.environ.get(name, "").lower() == "true":
+            raise InputError(
+                f"{name} is set, but each process of medbench holds the whole base: choose "
+                "multi-GPU in `accelerate config` (or pass --multi_gpu); a base that is too large "
+                "for that may fit with quantization: nf4"
+            )
     for name in plan.models:
         backend = plan.backend(name)
         if not (backend.torch or backend.remote):
@@ -82,57 +108,66 @@ def check_launch(plan: Plan, ranks: Ranks) -> None:
                 "tensor_parallel_size); start medbench without a launcher"
             )
     for recipe in plan.recipes.values():
-        if recipe.batch_size % ranks.size:
-            raise InputError(
-                f"recipe {recipe.name!r}: batch_size {recipe.batch_size} cannot be shared evenly "
-                f"by {ranks.size} processes; start as many as divide it"
-            )
+        most_rows(recipe, ranks.size)
 
 
-def execute(plan: Plan, run: RunFolder, watcher: Watcher, ranks: Ranks | None = None) -> None:
+def execute(
+    plan: Plan,
+    run: RunFolder,
+    watcher: Watcher,
+    ranks: Ranks | None = None,
+    lock: Held | None = None,
+) -> None:
     """Run every stage of *plan* that is not done, then derive the tables and results.
 
     Args:
+        plan: What is done.
+        run: Where.
+        watcher: Hears how it goes.
         ranks: The processes of this run, of which this is the first.
+        lock: The folder's, where the caller holds it.
 
     Raises:
         MedbenchError: A stage failed. What was finished is kept, and the manifest says which.
     """
-    ranks = ranks or Ranks()
+    with contextlib.ExitStack() as stack:
+        lock = lock or stack.enter_context(held(run.path))
+        _execute(plan, run, watcher, ranks or Ranks(), lock)
+
+
+def _execute(plan: Plan, run: RunFolder, watcher: Watcher, ranks: Ranks, lock: Held) -> None:
     started = time.monotonic()
     ranks.connect(plan.device)
     run.sweep()
-    manifest = _manifest(plan, run)
     pipeline = Pipeline(plan, run)
-    done: set[str] = set()
     stages = pipeline.stages()
-    planned = [stage.name for stage in stages]
-    known = manifest["kept"] | manifest["stages"]
-    manifest["stages"] = {name: known[name] for name in planned if name in known}
-    manifest["kept"] = {
-        name: record
-        for name, record in known.items()
-        if name not in planned and record["status"] == "done"
-    }
-    ranks.last_words = lambda message: _give_up(run, manifest, message)
+    manifest = Manifest(run, lock, _about(plan), [stage.name for stage in stages])
+    manifest.save()
+    ranks.last_words = lambda message: _give_up(manifest, message)
+    done: set[str] = set()
     try:
         for stage in stages:
             _advance(stage, run, manifest, watcher, ranks)
             done.update(stage.outputs)
         ranks.tell(None)
-        manifest["status"] = "done"
-    finally:
-        if manifest["status"] != "done":
-            manifest["status"] = "failed"
         pipeline.close()
-        try:
+        derive(plan, run, done)
+        _finish(manifest, "done", started)
+    except BaseException as error:
+        # What is known is put down as far as the disk takes it; what went wrong first is told.
+        with contextlib.suppress(MedbenchError, OSError):
+            pipeline.close()
             derive(plan, run, done)
-        except BaseException:
-            manifest["status"] = "failed"
-            raise
-        finally:
-            manifest["seconds"] = time.monotonic() - started
-            _save(run, manifest)
+        with contextlib.suppress(MedbenchError):
+            _finish(manifest, "failed", started)
+        if isinstance(error, OSError) and (told := explain_unwritable(error, run.path)):
+            raise told from error
+        raise
+
+
+def _finish(manifest: Manifest, status: str, started: float) -> None:
+    manifest.about |= {"status": status, "seconds": time.monotonic() - started}
+    manifest.save()
 
 
 def follow(plan: Plan, run: RunFolder, ranks: Ranks) -> None:
@@ -152,41 +187,42 @@ def follow(plan: Plan, run: RunFolder, ranks: Ranks) -> None:
     pipeline.close()
 
 
-def _give_up(run: RunFolder, manifest: dict[str, Any], message: str) -> None:
+def _give_up(manifest: Manifest, message: str) -> None:
     """Leave a manifest that says what has ended the run, of which another process failed."""
-    manifest["status"] = "failed"
-    for record in manifest["stages"].values():
+    manifest.about["status"] = "failed"
+    for name, record in manifest.stages.items():
         if record["status"] == "running":
-            record["status"], record["error"] = "failed", message
-    _save(run, manifest)
+            manifest.record(name, record | {"status": "failed", "error": message})
+    manifest.save()
 
 
 def _advance(
-    stage: Stage, run: RunFolder, manifest: dict[str, Any], watcher: Watcher, ranks: Ranks
+    stage: Stage, run: RunFolder, manifest: Manifest, watcher: Watcher, ranks: Ranks
 ) -> None:
-    record = manifest["stages"].get(stage.name, {})
-    if (
-        record.get("status") == "done"
-        and record["fingerprint"] == stage.fingerprint
-        and all((run / output).exists() for output in stage.outputs)
-    ):
-        watcher.end(stage.name, None, record["detail"])
-        return
-    record = {
+    before = manifest.stages.get(stage.name, {})
+    damaged = None
+    if before.get("status") == "done" and before["fingerprint"] == stage.fingerprint:
+        damaged = damage(run.path, before["files"])
+        if damaged is None:
+            watcher.end(stage.name, None, before["detail"])
+            return
+    record: Record = {
         "status": "running",
         "fingerprint": stage.fingerprint,
-        "started": _now(),
+        "started": now(),
         "seconds": None,
         "error": None,
+        "redone": damaged,
         "detail": {},
+        "files": {},
     }
-    manifest["stages"][stage.name] = record
-    _save(run, manifest)
+    manifest.record(stage.name, record)
     started = time.monotonic()
     try:
         if stage.shared:
             ranks.tell(stage.name)
         record["detail"] = stage.work(watcher.begin(stage.name))
+        record["files"] = checksums(run.path, stage.outputs)
         record["status"] = "done"
     except BaseException as error:
         record["status"] = "failed"
@@ -194,42 +230,32 @@ def _advance(
         if isinstance(error, MedbenchError) or not isinstance(error, Exception):
             raise
         traceback.print_exc()  # into run.log
-        raise StageError(
-            f"{stage.name} failed: {type(error).__name__}: {error} (traceback in {run / 'run.log'})"
-        ) from error
+        raise _explained(stage.name, error, run) from error
     finally:
         record["seconds"] = time.monotonic() - started
-        _save(run, manifest)
-    watcher.end(stage.name, record["seconds"], record["detail"])
+        manifest.record(stage.name, record)
+    said = {"redone": damaged} if damaged else {}
+    watcher.end(stage.name, record["seconds"], record["detail"] | said)
 
 
-def _manifest(plan: Plan, run: RunFolder) -> dict[str, Any]:
-    """The manifest to start with: this plan, and the stages of an earlier try."""
+def _explained(stage: str, error: Exception, run: RunFolder) -> StageError:
+    """What nobody foresaw, in one line."""
+    if told := explain_unwritable(error, run.path):
+        return StageError(f"{stage} failed: {told}")
+    words = " ".join(str(error).split())
+    return StageError(
+        f"{stage} failed: {type(error).__name__}: {words} (traceback in {run / 'run.log'})"
+    )
+
+
+def _about(plan: Plan) -> dict[str, Any]:
+    """What the manifest says of the run beside its stages."""
     from .environment import environment
 
-    before = run.manifest() if (run / "manifest.json").is_file() else {}
-    manifest = {
-        "format": FORMAT,
-        "status": "running",
+    return {
         "command": plan.command,
-        "created": before.get("created", _now()),
-        "updated": _now(),
-        "seconds": None,
         "models": plan.models,
         "suite": plan.suite.model_dump(),
-        "notes": plan.notes(),
-        "stages": before.get("stages", {}),
-        "kept": before.get("kept", {}),
+        "notes": notes(plan),
         "environment": {"device": plan.device, **environment()},
     }
-    _save(run, manifest)
-    return manifest
-
-
-def _save(run: RunFolder, manifest: dict[str, Any]) -> None:
-    manifest["updated"] = _now()
-    run.write_json("manifest.json", manifest)
-
-
-def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="seconds")

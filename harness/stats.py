@@ -21,7 +21,6 @@ from dataclasses import dataclass
 import pandas as pd
 from scipy import stats
 
-from ..errors import InputError
 from .intervals import t_quantile, wilson
 from .pairs import ACCURACY, Pairs, Ratio, clusters, numbers, weights
 from .resampling import sign_flip
@@ -162,7 +161,7 @@ def order_effect(samples: pd.DataFrame) -> OrderEffect | None:
 
 
 def compare(pairs: pd.DataFrame, confidence: float = CONFIDENCE) -> Paired:
-    """The paired comparison of two sides on one task (or on several: :func:`pool`).
+    """The paired comparison of two sides on one task (or on several: pooling.py).
 
     0/1 scores with one row a question: Tango's score interval and McNemar's exact test. Anything
     else: difference ± t·stderr, clustered, and a sign-flip test over clusters. Where all
@@ -228,33 +227,6 @@ def one_sided(
         return OneSided(low, high, p_worse_than_margin=below, p_not_worse=above)
     above, below = table.tails(margin)
     return OneSided(low, high, p_worse_than_margin=above, p_not_worse=below)
-
-
-def pool(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
-    """The pairs of several tasks of one metric as one table, in which every question counts once.
-
-    An accuracy's rows are weighted so that a task counts by its questions, however many option
-    orders it was asked under: the pooled value is Σ n·value / Σ n over tasks. Bits per byte stay
-    Σ bits / Σ bytes.
-
-    Raises:
-        InputError: The tables are of several metrics.
-    """
-    found = []
-    for number, table in enumerate(tables):
-        names = table["cluster"].astype(str)
-        share = names.nunique() / max(len(table), 1)
-        found.append(table.assign(cluster=f"{number}/" + names))
-        if share < 1 and (table["metric"] == ACCURACY).all():
-            columns = ["score_a", "score_b", "weight"]
-            found[-1][columns] = table[columns] * share
-    whole = pd.concat(found, ignore_index=True)
-    if whole["metric"].nunique() > 1:
-        raise InputError(
-            f"tasks of different metrics ({', '.join(sorted(whole['metric'].unique()))}) have no "
-            "common difference; pool tasks of one metric"
-        )
-    return whole
 
 
 def holm(ps: Sequence[float]) -> list[float]:

@@ -6,7 +6,7 @@ Built-in suites lie in harness/suites/; any other is named by its path.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 import yaml
 from pydantic import Field, ValidationError, model_validator
@@ -18,13 +18,11 @@ from . import backends
 from .config import Section, explain, read_yaml
 from .gate.rules import GateRules
 from .latency import LatencySettings
+from .naming import MARK, Format, ModelName, Name, exported
 
 SUITES = Path(__file__).parent / "suites"
 EMBEDDED = {"embedded:clinic": Path(__file__).parents[1] / "tasks" / "clinic" / "checkpoint"}
 """Checkpoints that ship with the package, by the name a suite gives them."""
-
-Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
-"""Names become folder names, so they hold no separator and no leading dot."""
 
 
 class AdapterSpec(Section):
@@ -43,12 +41,17 @@ class AdapterSpec(Section):
 
 
 class ModelSpec(Section):
-    """A base model (weights or an endpoint) or a tuned one (``base`` and ``adapter``).
+    """A base model (weights or an endpoint), a tuned one (``base`` and ``adapter``), or an export.
+
+    An export is the key ``MODEL@onnx-FORMAT`` of a suite and nothing else; ``of`` and ``onnx`` are
+    read from it.
 
     Attributes:
         backend: What runs it: ``medbench``, or an lm-eval back end (backends.py).
         args: What lm-eval's class for that back end gets besides; never a key.
         key_env: The environment variable that holds an endpoint's key; OPENAI_API_KEY when None.
+        of: The model that was exported.
+        onnx: The format of its export.
     """
 
     backend: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]*$")] = "medbench"
@@ -61,10 +64,15 @@ class ModelSpec(Section):
     trust_remote_code: bool = False
     base: str | None = None
     adapter: AdapterSpec | None = None
+    of: str | None = None
+    onnx: Format | None = None
 
     @model_validator(mode="after")
     def _base_or_tuned(self) -> ModelSpec:
-        if self.base is None:
+        if self.of is not None or self.onnx is not None:
+            if self.of is None or self.onnx is None or self.model_fields_set - {"of", "onnx"}:
+                raise ValueError(f"an export is named MODEL{MARK}FORMAT and has no other keys")
+        elif self.base is None:
             remote = backends.find(self.backend).remote
             if (self.pretrained is None and not remote) or self.adapter is not None:
                 raise ValueError(
@@ -124,8 +132,8 @@ class LatencySection(LatencySettings):
     """Which models are exported and timed, in which ONNX formats, by which protocol."""
 
     models: list[str]
-    formats: list[Literal["auto", "fp32", "fp16", "bf16", "int8", "int4"]] = ["auto"]
-    """``auto`` is fp32 on a CPU and fp16 on a GPU."""
+    formats: list[Literal["auto", "all"] | Format] = ["auto"]
+    """``auto`` is fp32 on a CPU and fp16 on a GPU; ``all`` is every one that works there."""
 
 
 class ReportSection(Section):
@@ -150,7 +158,7 @@ class Suite(Section):
 
     name: Name
     description: str = ""
-    models: dict[Name, ModelSpec] = Field(min_length=1)
+    models: dict[ModelName, ModelSpec] = Field(min_length=1)
     tasks: list[str] = Field(min_length=1)
     question_files: dict[Name, QuestionFile] = {}
     prompt: Prompt = Prompt()
@@ -163,20 +171,42 @@ class Suite(Section):
     report: ReportSection = ReportSection()
     gate: GateRules | None = None
 
+    @model_validator(mode="before")
+    @classmethod
+    def _name_exports(cls, raw: Any) -> Any:
+        """Fill in what the name of an export says."""
+        if not isinstance(raw, dict) or not isinstance(raw.get("models"), dict):
+            return raw
+        models = {
+            name: {**(spec or {}), **named}
+            if (named := exported(name)) and isinstance(spec, dict | None)
+            else spec
+            for name, spec in raw["models"].items()
+        }
+        return raw | {"models": models}
+
     @model_validator(mode="after")
     def _references(self) -> Suite:
-        bases = [name for name, spec in self.models.items() if spec.base is None]
+        whole = [name for name, spec in self.models.items() if spec.of is None]
+        bases = [name for name in whole if self.models[name].base is None]
         for name, spec in self.models.items():
+            if spec.of is not None and spec.of not in whole:
+                raise ValueError(
+                    f"models.{name}: {spec.of!r} is not in this suite; expected an export of one "
+                    f"of: {', '.join(whole)}"
+                )
+            if exported(name) != (spec.of and {"of": spec.of, "onnx": spec.onnx}):
+                raise ValueError(f"models.{name}: only an export is named MODEL{MARK}FORMAT")
             if spec.base is not None and spec.base not in bases:
                 raise ValueError(
                     f"models.{name}.base: {spec.base!r} is not a base model of this suite; "
                     f"expected one of: {', '.join(bases) or 'none is defined'}"
                 )
         for name in self.latency.models if self.latency else []:
-            if name not in self.models:
+            if name not in whole:
                 raise ValueError(
                     f"latency.models: {name!r} is not in this suite; "
-                    f"expected some of: {', '.join(self.models)}"
+                    f"expected some of: {', '.join(whole)} (and formats under latency.formats)"
                 )
         if len(set(self.tasks)) != len(self.tasks):
             raise ValueError("tasks: a task is named twice; name each once")
@@ -212,6 +242,26 @@ def load_suite(name_or_path: str, overrides: list[str] | None = None) -> Suite:
         return Suite.model_validate(raw)
     except ValidationError as error:
         raise InputError(explain(path, error, Suite)) from None
+
+
+def with_exports(suite: Suite, chosen: str | None) -> Suite:
+    """*suite* with those exports among its models that ``--models`` *chosen* names.
+
+    Raises:
+        InputError: A format is unknown.
+    """
+    models = dict(suite.models)
+    for name in (chosen or "").split(","):
+        found = exported(name.strip())
+        if not found or name.strip() in models or found["of"] not in models:
+            continue
+        if found["onnx"] not in get_args(Format):
+            raise InputError(
+                f"--models {chosen}: {found['onnx']!r} is no format; expected "
+                f"{found['of']}{MARK} and one of: {', '.join(get_args(Format))}"
+            )
+        models[name.strip()] = ModelSpec.model_validate(found)
+    return suite.model_copy(update={"models": models})
 
 
 def select(chosen: str | None, allowed: list[str], flag: str) -> list[str]:

@@ -31,8 +31,13 @@ def suite_of(run: RunFolder) -> Suite:
     """
     raw = copy.deepcopy(run.manifest().get("suite") or {})
     for name, spec in (raw.get("models") or {}).items():
-        if spec.get("base"):  # every default is spelled out, and a tuned model may not have them
+        # Every default is spelled out there, and tuned models and exports may not have them.
+        if spec.get("base"):
             raw["models"][name] = {key: spec.get(key) for key in ("base", "adapter")}
+        elif spec.get("of"):
+            raw["models"][name] = {}
+        elif spec.get("of"):
+            raw["models"][name] = {key: spec.get(key) for key in ("of", "onnx")}
     try:
         return Suite.model_validate(raw)
     except ValidationError as error:
@@ -56,6 +61,12 @@ def adapter_of(run: RunFolder, suite: Suite, name: str) -> Path:
             f"`medbench run --suite … --models {name} --out {run.path}`"
         )
     return folder
+
+
+def public_name(base: ModelSpec) -> str:
+    """What *base* is called where others read it: its Hub id, or a folder's last name."""
+    name = str(base.pretrained)
+    return Path(name).name if Path(name).exists() else name
 
 
 def find_tuned(text: str) -> Tuned:

@@ -27,6 +27,7 @@ class Subject:
         model: Its name in the run.
         repo: ``OWNER/NAME`` on the Hub.
         base: Hub id of the base, or what else it is called.
+        kind: Of the adapter, as PEFT names it: ``lora``, ``ia3``, ``prefix-tuning``.
         recipe: The recipe as YAML.
         what: ``adapter``, ``merged`` or ``both``.
     """
@@ -34,6 +35,7 @@ class Subject:
     model: str
     repo: str
     base: str
+    kind: str
     recipe: str
     what: str
 
@@ -47,7 +49,7 @@ def card(report: Report, subject: Subject) -> str:
         base_model=subject.base if _HUB_ID.fullmatch(subject.base) else None,
         library_name="peft" if subject.what == ADAPTER else "transformers",
         pipeline_tag="text-generation",
-        tags=["medbench", "medical", *(["lora"] if subject.what == ADAPTER else [])],
+        tags=["medbench", "medical", *([subject.kind] if subject.what == ADAPTER else [])],
         eval_results=_evaluations(report, subject) or None,
     )
     return f"---\n{data.to_yaml()}\n---\n\n{_text(report, subject)}"
@@ -105,7 +107,7 @@ def _text(report: Report, subject: Subject) -> str:
         "Test questions are not patients. The figures hold for these questions, asked in this way; "
         "another prompt can move the same model by several points. A model of this kind states "
         "wrong things fluently. Have a clinician check whatever it says, and do not use it for "
-        "diagnosis or treatment.",
+        "diagnosis or treatment. The licences of the base and of the tuning data hold for it, too.",
         "## Training",
         _training(report, subject),
         _fold("Recipe", public(subject.recipe)),

@@ -28,7 +28,8 @@ METHOD = (
     "exact test; otherwise they come from the t distribution and a sign-flip permutation test. "
     "Better and worse are said only where the interval leaves out 0 and p, adjusted for the number "
     "of tasks (Holm), is below the level. Detectable is the true difference that so many questions "
-    "show in 80 % of such comparisons."
+    "show in 80 % of such comparisons. Tasks are pooled where answers are right or wrong; every "
+    "question counts once."
 )
 
 
@@ -121,14 +122,21 @@ def as_json(found: Sequence[Compared], confidence: float) -> str:
         "pooled": [_told(one, one.pooled, confidence) for one in found if one.pooled],
         "warnings": [warning for one in found for warning in one.warnings],
     }
-    head = json.dumps(finite(value), indent=2, allow_nan=False)
-    # A changed answer a line: there may be ten thousands, and json's indenting is slow.
-    flips = [
-        json.dumps({"name_a": one.name_a, "name_b": one.name_b, **vars(flip)})
-        for one in found
-        for flip in one.flips
-    ]
-    return head.removesuffix("\n}") + ',\n  "flips": [' + ",\n    ".join(flips) + "]\n}"
+    rows: dict[str, list[dict[str, Any]]] = {"unmatched": [], "flips": []}
+    for one in found:
+        for name, alone in ((one.name_a, one.only_a), (one.name_b, one.only_b)):
+            keys = (alone[key].tolist() for key in ("task", "doc_id", "order"))
+            rows["unmatched"] += [
+                {"name": name, "task": task, "doc_id": doc_id, "order": order}
+                for task, doc_id, order in zip(*keys, strict=True)
+            ]
+        names = {"name_a": one.name_a, "name_b": one.name_b}
+        rows["flips"] += [{**names, **vars(flip)} for flip in one.flips]
+    # A row a line: there may be ten thousands, and json's indenting is slow.
+    parts = [json.dumps(finite(value), indent=2, allow_nan=False).removesuffix("\n}")]
+    for key, held in rows.items():
+        parts.append(f'  "{key}": [' + ",\n    ".join(map(json.dumps, held)) + "]")
+    return ",\n".join(parts) + "\n}"
 
 
 def _entry(pair: Compared, one: Comparison, confidence: float) -> dict[str, Any]:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import textwrap
 
 from rich.console import Console
-from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
@@ -16,6 +15,9 @@ from .compare import Kind, Page, Pair
 from .formatting import DASH, MINUS, NBSP, p_value
 from .terminal import MARKS
 from .text import one_line
+
+COLUMNS = ("n", "a", "b", f"b {MINUS} a", "interval", "p, adj.", "lost/gained", "detects")
+"""Beside the task; the last is left out where they do not fit."""
 
 _LINE = 300
 
@@ -38,24 +40,32 @@ def _pair(pair: Pair, confidence: float, console: Console) -> None:
     console.print()
     _item(console, "a  ", "dim", f"{pair.a}, {pair.origin_a}", "dim")
     _item(console, "b  ", "dim", f"{pair.b}, {pair.origin_b}", "dim")
-    console.print(Padding(_table(pair, confidence), (1, 0, 1, 0)))
+    table = _table(pair, confidence, COLUMNS)
+    if (
+        console.measure(table, options=console.options.update(max_width=999)).maximum
+        > console.width
+    ):
+        table = _table(pair, confidence, COLUMNS[:-1])  # the sentences say what goes undetected
+    console.print()
+    console.print(table)
+    console.print()
     for kind in pair.kinds:
         _kind(kind, pair, console)
 
 
-def _table(pair: Pair, confidence: float) -> Table:
+def _table(pair: Pair, confidence: float, columns: tuple[str, ...]) -> Table:
     """The numbers; p is the adjusted one, as the sentences above have both."""
     table = Table(box=None, padding=(0, 1, 0, 0), header_style="dim", pad_edge=False)
     table.add_column(Text("task"), overflow="fold", min_width=8)
-    interval = f"{100 * confidence:g}{NBSP}% interval"
-    for name in ("n", "a", "b", f"b {MINUS} a", interval, "p, adj.", "lost/gained", "detects"):
-        table.add_column(Text(name), justify="right", no_wrap=True)
+    for name in columns:
+        shown = f"{100 * confidence:g}{NBSP}% interval" if name == "interval" else name
+        table.add_column(Text(shown), justify="right", no_wrap=True)
     for line in pair.shown:
         one = line.said
         a, b, difference, between, _, changed, least = line.cells
         p = p_value(one.p_holm)
-        cells = [one.task, str(one.n), a, b, difference, between, p, changed, least]
-        table.add_row(*(Text(cell) for cell in cells))
+        cells = [str(one.n), a, b, difference, between, p, changed, least][: len(columns)]
+        table.add_row(*map(Text, (one.task, *cells)))
     return table
 
 

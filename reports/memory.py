@@ -66,6 +66,7 @@ class Forecast:
     gpu: str
     later: str = ""
     step_measured: float | None = None
+    ran: bool = False
 
     @property
     def own(self) -> Line | None:
@@ -74,10 +75,12 @@ class Forecast:
 
     @property
     def measured(self) -> str:
-        """Predicted beside measured; empty before a run on a GPU."""
+        """Predicted beside measured; empty before a run."""
         line = self.own
-        if line is None or not line.measured:
+        if line is None or not self.ran:
             return ""
+        if not line.measured:
+            return "Predicted for a GPU. This run tuned without one, where nothing is measured."
         text = (
             f"Peak memory in {line.precision}: predicted {size(line.peak)}, measured "
             f"{size(line.measured)} ({line.difference})."
@@ -91,8 +94,22 @@ class Forecast:
 
     @property
     def sentences(self) -> tuple[str, ...]:
-        """What a report says under the table."""
-        return tuple(text for text in (self.measured, *self.facts, self.claim) if text)
+        """What is said under the table."""
+        later = "" if self.ran else self.later
+        said = (self.measured, *self.facts, later, self.kept, self.claim)
+        return tuple(text for text in said if text)
+
+    @property
+    def kept(self) -> str:
+        """Why int8 needs more than 16 bits, where it does."""
+        found = {line.precision: line.peak for line in self.lines}
+        half = next((name for name in ("bf16", "fp16") if name in found), "")
+        if not half or found.get("int8", 0) <= found[half]:
+            return ""
+        return (
+            f"int8 needs more than {half}: its weights are smaller, but bitsandbytes' products "
+            "keep the inputs of every layer, whatever gradient checkpointing drops."
+        )
 
     @property
     def claim(self) -> str:
@@ -144,6 +161,7 @@ def read_forecast(
         gpu=(one.get("gpu") or {}).get("name", ""),
         later=_later(one.get("later") or {}),
         step_measured=(detail or {}).get("step_seconds"),
+        ran=detail is not None,
     )
 
 
@@ -231,9 +249,8 @@ def print_forecast(one: Forecast, console: Console) -> None:
             row = shown if part.start == 0 else [line.precision, *shown]
             table.add_row(*(Text(cell, style) for cell in row))
         console.print(table)
-    for fact in (*one.facts, one.later, one.claim):
-        if fact:
-            console.print(Text(fact))
+    for sentence in one.sentences:
+        console.print(Text(sentence))
     console.print()
 
 
@@ -247,6 +264,4 @@ def markdown(one: Forecast) -> str:
     lines += [
         f"| {' | '.join(escape(cell or DASH) for cell in cells(one, line))} |" for line in one.lines
     ]
-    return "\n".join(
-        [*lines, "", *(escape(f) for f in (*one.facts, one.later, one.claim) if f), ""]
-    )
+    return "\n".join([*lines, "", *map(escape, one.sentences), ""])

@@ -6,12 +6,13 @@ from typing import Any
 
 from .formatting import size
 from .memory import Forecast, Line
-from .plot import SMALL, Look, frame, label, legend, page
+from .plot import Look, frame, label, legend, page
 from .svg import INK
 
+# The adapter's part holds its gradients and the optimizer's state.
 PARTS = {
     "weights": Look("#848d97", "s"),
-    "trained, optimizer": Look("#2f7de1", "s"),
+    "adapter": Look("#2f7de1", "s"),
     "activations": Look("#d1660a", "s"),
     "measured": Look(INK, "D"),
 }
@@ -41,16 +42,15 @@ def memory(forecasts: tuple[Forecast, ...]) -> tuple[Any, list[str]]:
 
 def _bar(ax: Any, top: float, row: tuple[str, Line], scale: float) -> None:
     name, line = row
-    label(ax, top + 12, name, size(line.peak))
+    shown = size(line.peak)
+    label(
+        ax, top + 12, name, f"{shown}, measured {size(line.measured)}" if line.measured else shown
+    )
     left = 0.0
     parts = (line.weights, line.adapter + line.optimizer, line.activations)
     for look, part in zip(PARTS.values(), parts, strict=False):
         ax.barh(top + 30, part / scale, left=left, height=12, color=look.colour, lw=0)
         left += part / scale
     if line.measured:
-        mark = PARTS["measured"]
-        at = line.measured / scale
+        mark, at = PARTS["measured"], line.measured / scale
         ax.plot([at], [top + 30], mark.marker, ms=8, mew=0, color=mark.colour, clip_on=False)
-        ax.text(
-            at, top + 42, size(line.measured), ha="center", va="center", color=INK, fontsize=SMALL
-        )

@@ -129,7 +129,10 @@ def legend(figure: Any, looks: Mapping[str, Look]) -> None:
     from matplotlib.lines import Line2D
 
     x, y = LEFT + 4.0, _headline(figure)
-    limit = int((WIDTH - LEFT - RIGHT) / max(len(looks), 1) / 7) - 4
+    room = WIDTH - LEFT - RIGHT
+    limit = max(map(len, looks), default=0)
+    if sum(7 * len(name) + 30 for name in looks) > room:
+        limit = int(room / max(len(looks), 1) / 7) - 4
     for name, look in looks.items():
         mark = Line2D([x / WIDTH], [y], color=look.colour, marker=look.marker, ms=7.5, mew=0)
         figure.add_artist(mark)

@@ -73,7 +73,10 @@ def protocols(samples: pd.DataFrame, tasks: Sequence[Task]) -> tuple[Protocols, 
 def _alike(samples: pd.DataFrame, tasks: Sequence[Task]) -> list[tuple[Scores, list[Task]]]:
     """Those of *tasks* that ask the same questions by several protocols, with their scores."""
     stated = samples["question"].notna() & (samples["question"] != "")
-    rows = samples[samples["task"].isin([task.name for task in tasks]) & stated]
+    asked_here = samples["task"].isin([task.name for task in tasks]) & stated
+    rows = samples.loc[asked_here, ["task", "model", "score", *QUESTION]]
+    for name in QUESTION:
+        rows[name] = pd.factorize(rows[name])[0]  # numbers group much faster than texts
     means = rows.groupby(["task", "model", *QUESTION])["score"].mean().reset_index(list(QUESTION))
     scores: Scores = {
         (str(task), str(model)): part.set_index(list(QUESTION))["score"]

@@ -30,6 +30,8 @@ from .memory import Forecast, read_memory
 from .overlap import Check, read_overlap
 from .parsing import Parsing, parsing
 from .protocols import Protocols, protocols
+from .questions import Questions, read_questions
+from .redaction import LOCAL, Sharing, redact, redact_overlap, rules_for
 from .samples import SideBySide, side_by_side
 from .scores import Group, Task, read_groups, read_tasks
 from .subjects import Breakdown, breakdowns
@@ -94,6 +96,8 @@ class Report:
     protocols: tuple[Protocols, ...] = ()
     subjects: tuple[Breakdown, ...] = ()
     judged: tuple[Judged, ...] = ()
+    questions: Questions | None = None
+    left_out: tuple[str, ...] = ()
 
     @property
     def tuned(self) -> list[str]:
@@ -145,8 +149,12 @@ class Report:
         )
 
     @classmethod
-    def read(cls, run: RunFolder) -> Report:
+    def read(cls, run: RunFolder, sharing: Sharing = LOCAL) -> Report:
         """The report of *run*; what the run did not produce is left out, and said so.
+
+        Args:
+            run: The run folder.
+            sharing: How much of its questions and answers is shown.
 
         Raises:
             InputError: The folder has no manifest, or a file in it cannot be read.
@@ -157,8 +165,10 @@ class Report:
         stages = read_stages(manifest)
         models = _models(manifest, suite)
         tasks = read_tasks(results)
-        samples = run.samples() if (run / "samples.parquet").is_file() else None
+        samples = _table(run)
+        rules = rules_for(run, sharing)
         limit = int((suite.get("report") or {}).get("samples", 8))
+        shown = None if samples is None or limit == 0 else redact(samples, rules)
         # The run and its results may both carry a note; each is shown once.
         notes = tuple(dict.fromkeys([*manifest.get("notes", []), *results.get("notes", [])]))
         return cls(
@@ -181,13 +191,20 @@ class Report:
             protocols=() if samples is None else protocols(samples, tasks),
             subjects=() if samples is None else breakdowns(samples, tasks),
             judged=read_judged(results, tasks),
-            samples=() if samples is None else _samples(samples, tasks, limit),
+            samples=() if shown is None else _samples(shown, tasks, limit),
+            questions=None if shown is None else read_questions(shown, rules.couples),
+            left_out=rules.notes,
             environment=environment(manifest),
-            overlap=read_overlap(run),
+            overlap=redact_overlap(read_overlap(run), rules),
             stages=stages,
             command=str(manifest.get("command") or ""),
             resolved_suite=yaml.safe_dump(suite, sort_keys=False, allow_unicode=True).strip(),
         )
+
+
+def _table(run: RunFolder) -> pd.DataFrame | None:
+    """The samples without their prompts, which no report shows and which are a third of them."""
+    return run.samples(leave_out=["prompt"]) if (run / "samples.parquet").is_file() else None
 
 
 def _problems(manifest: dict[str, Any], stages: tuple[Stage, ...]) -> tuple[str, ...]:
@@ -246,8 +263,6 @@ def _headlines(models: tuple[Model, ...], tasks: tuple[Task, ...]) -> tuple[str,
 
 
 def _samples(table: pd.DataFrame, tasks: tuple[Task, ...], limit: int) -> tuple[SideBySide, ...]:
-    if limit == 0:
-        return ()
     found = []
     for task in tasks:
         if task.metric != "acc":

@@ -7,7 +7,7 @@ shown, which nobody picked and which does not change with the number of question
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -92,7 +92,8 @@ class SideBySide:
 
 
 Row = dict[str, Any]
-Test = Callable[[Sequence[Row]], bool]
+Test = tuple[str, "pd.Series[bool]"]
+"""The name of a kind, and whether a question is of it."""
 
 
 def side_by_side(
@@ -105,57 +106,75 @@ def side_by_side(
     Args:
         table: The samples table.
         models: One model, or base and tuned.
-        limit: Questions shown of each kind.
+        limit: Questions shown of each kind; those whose texts were taken out count, unshown.
     """
-    table = table[(table["task"] == task) & (table["order"] == 0)]
-    sides = [_by_hash(table[table["model"] == name]) for name in models]
-    shared = sorted(set.intersection(*(set(side) for side in sides)))
-    if not shared:
+    asked = (table["task"] == task) & (table["order"] == 0)
+    slim = _slim(table.loc[asked, list(_NEEDED)])
+    sides = [slim[slim["model"] == name].set_index("doc_hash") for name in models]
+    shared = sides[0].index
+    for side in sides[1:]:
+        shared = shared.intersection(side.index)
+    if shared.empty:
         return None
-    rows = [[side[key] for side in sides] for key in shared]
+    sides = [side.loc[shared.sort_values()] for side in sides]
+    marks = [side["score"] == 1 for side in sides]
+    readable = pd.concat([side["readable"] for side in sides], axis=1).any(axis=1)
     kinds = []
-    for name, test in _tests(models):
-        found = [row for row in rows if test(row)]
-        shown = tuple(_sample(row, models) for row in found[:limit])
-        kinds.append(Kind(name, len(found), shown))
-    return SideBySide(task, models, len(rows), _counts(models, rows), tuple(kinds))
+    for name, found in _tests(models, marks, [side["unparsed"].astype(bool) for side in sides]):
+        keys = found.index[found & readable][:limit]
+        rows = [[_row(table, side.loc[key, "place"]) for side in sides] for key in keys]
+        shown = tuple(_sample(row, models) for row in rows)
+        kinds.append(Kind(name, int(found.sum()), shown))
+    return SideBySide(task, models, len(shared), _counts(models, marks), tuple(kinds))
 
 
-def _tests(models: tuple[str, ...]) -> list[tuple[str, Test]]:
-    unparsed: tuple[str, Test] = (
-        "no answer could be read",
-        lambda row: any(side["unparsed"] for side in row),
-    )
+_READ = ("question", "prediction", "output")
+_NEEDED = ("model", "doc_hash", "score", "unparsed", *_READ)
+
+
+def _slim(table: pd.DataFrame) -> pd.DataFrame:
+    """What kinds depend on, without the texts; ``place`` is the row's label in *table*."""
+    return pd.DataFrame({
+        "model": table["model"],
+        "doc_hash": table["doc_hash"].astype(str),
+        "score": table["score"],
+        "unparsed": table["unparsed"],
+        "readable": table[list(_READ)].notna().any(axis=1),
+        "place": table.index,
+    }).drop_duplicates(["model", "doc_hash"], keep="last")  # fmt: skip
+
+
+def _row(table: pd.DataFrame, place: Any) -> Row:
+    return {str(name): value for name, value in table.loc[place].items()}
+
+
+def _tests(
+    models: tuple[str, ...], marks: list[pd.Series[bool]], unparsed: list[pd.Series[bool]]
+) -> list[Test]:
+    unread = ("no answer could be read", pd.concat(unparsed, axis=1).any(axis=1))
     if len(models) == 1:
-        return [
-            (f"{models[0]} wrong", lambda row: not _right(row[0])),
-            (f"{models[0]} right", lambda row: _right(row[0])),
-            unparsed,
-        ]
-    base, tuned = models
+        return [(f"{models[0]} wrong", ~marks[0]), (f"{models[0]} right", marks[0]), unread]
+    (base, tuned), (first, second) = models, marks
     return [
-        (f"{base} wrong → {tuned} right", lambda row: not _right(row[0]) and _right(row[1])),
-        (f"{base} right → {tuned} wrong", lambda row: _right(row[0]) and not _right(row[1])),
-        ("both wrong", lambda row: not _right(row[0]) and not _right(row[1])),
-        unparsed,
+        (f"{base} wrong → {tuned} right", ~first & second),
+        (f"{base} right → {tuned} wrong", first & ~second),
+        ("both wrong", ~first & ~second),
+        unread,
     ]
 
 
-def _counts(models: tuple[str, ...], rows: list[list[Row]]) -> tuple[tuple[str, int], ...]:
-    marks = [tuple(_right(side) for side in row) for row in rows]
+def _counts(
+    models: tuple[str, ...], marks: list[pd.Series[bool]]
+) -> tuple[tuple[str, int], ...]:  # fmt: skip
     if len(models) == 1:
-        return (("right", marks.count((True,))), ("wrong", marks.count((False,))))
+        return (("right", int(marks[0].sum())), ("wrong", int((~marks[0]).sum())))
+    first, second = marks
     return (
-        ("both right", marks.count((True, True))),
-        (f"only {models[1]} right", marks.count((False, True))),
-        (f"only {models[0]} right", marks.count((True, False))),
-        ("both wrong", marks.count((False, False))),
+        ("both right", int((first & second).sum())),
+        (f"only {models[1]} right", int((~first & second).sum())),
+        (f"only {models[0]} right", int((first & ~second).sum())),
+        ("both wrong", int((~first & ~second).sum())),
     )
-
-
-def _by_hash(table: pd.DataFrame) -> dict[str, Row]:
-    records: Iterable[Any] = table.to_dict("records")
-    return {str(record["doc_hash"]): record for record in records}
 
 
 def _right(row: Row) -> bool:
@@ -165,7 +184,7 @@ def _right(row: Row) -> bool:
 def _sample(sides: Sequence[Row], models: tuple[str, ...]) -> Sample:
     first = sides[0]
     texts = _strings(first["options"])
-    target = clean(str(first["target"]))
+    target = clean(_text(first["target"]))
     answers = tuple(_answer(name, side) for name, side in zip(models, sides, strict=True))
     scores = [_floats(side["option_scores"], len(texts)) for side in sides]
     shares = [_softmax(values) for values in scores]
@@ -179,7 +198,7 @@ def _sample(sides: Sequence[Row], models: tuple[str, ...]) -> Sample:
         )
         for place, text in enumerate(texts)
     )
-    return Sample(int(first["doc_id"]), clean(str(first["question"])), target, options, answers)
+    return Sample(int(first["doc_id"]), clean(_text(first["question"])), target, options, answers)
 
 
 def _answer(model: str, row: Row) -> Answer:

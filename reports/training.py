@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from statistics import median
 from typing import Any
 
 import pandas as pd
 
 from ..harness.store import RunFolder
 from .evidence import Fact, known
-from .formatting import count, duration, number, percent, size
+from .formatting import NBSP, count, duration, number, percent, size
 
 Curve = tuple[tuple[float, float], ...]
 """(step, value)."""
@@ -47,7 +48,7 @@ def read_trainings(run: RunFolder, manifest: dict[str, Any]) -> tuple[Training, 
             *_rows(detail),
             *_layout(detail),
             *_curves(detail, validation, norms),
-            *_cost(detail),
+            *_cost(detail, table),
             *_weights(detail, _change(manifest, model)),
             *_incidents(detail),
         ])  # fmt: skip
@@ -86,15 +87,20 @@ def _layout(detail: dict[str, Any]) -> list[Fact]:
         detail.get(key) for key in ("rows_at_once", "accumulation", "processes")
     )
     chosen = (detail.get("backend"), detail.get("backend_why"))
-    layout = ""
+    layout = epoch = ""
     if rows and repeated and processes:
+        batch = rows * repeated * processes
         layout = (
-            f"{count(rows * repeated * processes, 'row')} = {number(rows, 0)} at once × "
+            f"{count(batch, 'row')} = {number(rows, 0)} at once × "
             f"{number(repeated, 0)} accumulated × {count(processes, 'process', 'processes')}"
         )
+        if all_rows := detail.get("rows"):
+            epoch = f"{count(-(-all_rows // batch))} = {count(all_rows, 'row')} / {count(batch)}"
+            epoch += ", rounded up" if all_rows % batch else ""
     return [
         ("steps", count(detail.get("steps"))),
         ("rows a step", layout),
+        ("steps an epoch", epoch),
         ("back end", ": ".join(str(word) for word in chosen if word)),
     ]
 
@@ -111,17 +117,26 @@ def _curves(detail: dict[str, Any], validation: Curve, norms: Curve) -> list[Fac
         facts.append(("validation loss", words))
     if norms:
         step, largest = max(norms, key=lambda point: point[1])
-        middle = float(pd.Series([value for _, value in norms]).median())
+        middle = median(value for _, value in norms)
         words = f"median {number(middle, 2)}, largest {number(largest, 2)} at step "
         facts.append(("gradient norm", words + number(step, 0)))
     return facts
 
 
-def _cost(detail: dict[str, Any]) -> list[Fact]:
+def _cost(detail: dict[str, Any], table: pd.DataFrame | None) -> list[Fact]:
+    step, tokens = _median(table, "seconds_per_step"), _median(table, "tokens_per_second")
+    pace = [f"{number(step, 2)}{NBSP}s"] if step else []
+    pace += [f"{count(round(tokens), 'token')} a second"] if tokens else []
     return [
         ("time", duration(detail.get("seconds"))),
+        ("a step", ", ".join(pace)),
         ("peak memory of the GPU", size(detail.get("peak_bytes"))),
     ]
+
+
+def _median(table: pd.DataFrame | None, column: str) -> float | None:
+    values = [value for _, value in _curve(table, column)]
+    return median(values) if values else None
 
 
 def _weights(detail: dict[str, Any], change: float | None) -> list[Fact]:

@@ -1,17 +1,17 @@
-"""Writes every report of a run into its folder."""
+"""Writes every report of a run into a folder."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 from ..harness.store import RunFolder
-from . import html, markdown
+from . import as_json, html, markdown
 from .charts import draw
 from .report import Report
 
 
 def write_reports(run: RunFolder, report: Report | None = None) -> list[Path]:
-    """Write report.md, report.html and figures/*.svg; return their paths.
+    """Write report.html, report.md, report.json and figures/*.svg; return their paths.
 
     Args:
         run: The run folder, read and written.
@@ -26,5 +26,6 @@ def write_reports(run: RunFolder, report: Report | None = None) -> list[Path]:
     return [
         run.write_text("report.html", html.render(report, charts)),
         run.write_text("report.md", markdown.render(report, charts)),
+        run.write_text("report.json", as_json.render(report)),
         *written,
     ]

@@ -6,6 +6,7 @@ import contextlib
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
+from difflib import get_close_matches
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -90,8 +91,11 @@ def task(name: str) -> Task:
         InputError: There is none.
     """
     if name not in tasks():
-        known = ", ".join([*tasks(), *groups()])
-        raise InputError(f"task {name!r}: unknown; expected some of: {known}")
+        known = [*tasks(), *groups()]
+        near = ", ".join(get_close_matches(name, known, n=5) or known[:5])
+        raise InputError(
+            f"task {name!r}: unknown; expected a name such as {near} (`medbench tasks` lists all)"
+        )
     return tasks()[name]
 
 

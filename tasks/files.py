@@ -24,6 +24,8 @@ def read_rows(path: Path) -> list[Row]:
     """
     if not path.is_file():
         raise InputError(f"{path}: no such file")
+    if path.suffix not in SUFFIXES:
+        raise InputError(f"{path}: expected a file that ends in {', '.join(SUFFIXES)}")
     if path.suffix == ".parquet":
         return _parquet(path)
     text = _text(path)

@@ -91,6 +91,8 @@ class QuestionFile(Section):
                 found.append(self._question(row))
             except ValueError as error:
                 raise InputError(f"{where}, row {number}: {error}") from None
+        if not found:
+            raise InputError(f"{where}: no question in it; expected one a row")
         indexed = self.answer_kind == "index" and not self.several and path is None
         integrity.check(found, where, integrity.Expected(indexed=indexed))
         return found

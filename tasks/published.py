@@ -36,6 +36,7 @@ class Source:
         questions: How many test questions the published data has.
         shots: The split that few-shot examples come from, never the test.
         tunable: A recipe may name it; test sets may not be tuned on.
+        origin: Data sets of one origin hold the same questions in different columns.
         local: Folders of local files; one called like the source, in the Hub's columns, when empty.
         faults: Rows of the published data that have a known fault, by kind (integrity.py). They
             stay in the test, since every published figure has them.
@@ -51,6 +52,7 @@ class Source:
     questions: int | None = None
     shots: str | None = None
     tunable: bool = False
+    origin: str | None = None
     local: tuple[Local, ...] = ()
     faults: Mapping[str, int] = field(default_factory=dict)
 
@@ -91,6 +93,7 @@ SOURCES = {
         licence="Apache-2.0",
         revision="fc2c9e8a37b38f38da6d449564a8c350b244aef4",
         tunable=True,
+        origin="medical_o1_en",
         local=(Local("medical_o1_en", read=local.medical_o1),),
     ),
     "medical_o1_zh": Source(
@@ -108,6 +111,7 @@ SOURCES = {
         split="train",
         licence="Apache-2.0",
         tunable=True,
+        origin="medical_o1_en",
         local=(Local("medical_o1_verifiable"), Local("medical_o1_en", "demo_data")),
     ),
     "medqa_us_4options": Source(

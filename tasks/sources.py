@@ -9,6 +9,7 @@ Every data set has one name. ``rows(name)`` reads it from the Hub unless a data 
 from __future__ import annotations
 
 import os
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -41,6 +42,34 @@ class Table:
 def tunable() -> list[str]:
     """Sources that a recipe may name."""
     return [name for name in SOURCES if name not in TEST_ONLY]
+
+
+def named(source: str, config: str | None = None) -> set[str]:
+    """The data sets that a recipe calls *source*: by name, or as ``hub:OWNER/NAME``.
+
+    Where no known data set of that address has the *config*, it may be any of them.
+    """
+    alike = {name for name, one in SOURCES.items() if source in (name, f"hub:{one.hub}")}
+    return {name for name in alike if SOURCES[name].config == config} or alike
+
+
+def which_test(source: str, config: str | None = None, split: str | None = None) -> str | None:
+    """The test set whose test rows a recipe's *source* is; None for any other.
+
+    Args:
+        split: Of a ``hub:`` source; ``train`` when None.
+    """
+    if source in TEST_ONLY:
+        return source
+    rows = {part.partition("[")[0] for part in (split or "train").split("+")}
+    found = sorted(named(source, config) & TEST_ONLY)
+    return next((name for name in found if SOURCES[name].split in rows), None)
+
+
+def share_questions(one: Collection[str], data: str) -> bool:
+    """Whether any of the data sets *one* has questions of data set *data*, in whatever columns."""
+    origins = {SOURCES[name].origin or name for name in one}
+    return data in SOURCES and (SOURCES[data].origin or data) in origins
 
 
 def data_dir() -> Path | None:

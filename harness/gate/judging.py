@@ -11,21 +11,18 @@ docs/reference/gate.md says which error each answer can make, and how often.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import pandas as pd
 
 from ...errors import InputError
-from .. import stats
-from ..comparison import ACCURACY, names_of, only_tasks
-from ..join import join
+from ..comparison import ACCURACY, names_of, notes_of, only_tasks
+from ..join import Joined, join
+from ..pooling import pool
 from ..predictions.load import Side
 from .measured import judge_measured
-from .result import EXIT_CODES as EXIT_CODES
-from .result import GateResult as GateResult
-from .result import Inconclusive as Inconclusive
-from .result import Status as Status
-from .result import Verdict as Verdict
+from .result import GateResult, Verdict
 from .rules import GateRules
 from .scores import Claim, difference, floor, judge_claims, rates
 from .sides import Gated
@@ -46,13 +43,18 @@ def judge(
         tasks: The tasks that count; all of both sides when None.
 
     Raises:
-        InputError: A rule fits no task or is about something unknown, a task or all questions of
-            the baseline are missing, or the sides cannot be joined.
+        InputError: A rule fits no task or is about something unknown, the candidate lacks a task
+            or more of the baseline's answers than its rule allows, or the two cannot be joined.
     """
     samples = only_tasks(candidate.side, tasks)
     names = [str(name) for name in samples["task"].unique()]
     rules.check([str(name) for name in candidate.side.samples["task"].unique()])
-    pairs, warnings = _pairs(candidate.side, baseline, tasks, samples)
+    pairs: dict[str, pd.DataFrame] = {}
+    warnings = [f"{candidate.side.name}: {note}" for note in candidate.side.notes]
+    if baseline:
+        joined = _joined(candidate.side, baseline.side, rules, tasks)
+        pairs = {str(task): rows for task, rows in joined.pairs.groupby("task", sort=False)}
+        warnings = [*notes_of(baseline.side, candidate.side), *joined.warnings]
     claims: list[Claim] = []
     rated: list[Verdict] = []
     for task in names:
@@ -73,14 +75,12 @@ def judge(
     return GateResult(verdicts, *called, tuple(warnings))
 
 
-def _pairs(
-    candidate: Side, baseline: Gated | None, tasks: Sequence[str] | None, samples: pd.DataFrame
-) -> tuple[dict[str, pd.DataFrame], list[str]]:
-    """The pairs of each task, and what a reader must know of them."""
-    if baseline is None:
-        return {}, list(candidate.named_notes)
-    before = only_tasks(baseline.side, tasks)
-    names = names_of(baseline.side, candidate)
+def _joined(
+    candidate: Side, baseline: Side, rules: GateRules, tasks: Sequence[str] | None
+) -> Joined:
+    """The two sides on the tasks that count; the candidate answers what the baseline does."""
+    before, samples = only_tasks(baseline, tasks), only_tasks(candidate, tasks)
+    names = names_of(baseline, candidate)
     gone = [str(task) for task in before["task"].unique() if task not in set(samples["task"])]
     if gone:
         raise InputError(
@@ -88,14 +88,21 @@ def _pairs(
             "them too, or name the tasks that count with --tasks"
         )
     joined = join(before, samples, names)
-    pairs = {str(task): rows for task, rows in joined.pairs.groupby("task", sort=False)}
-    for task in before["task"].unique():
-        if task not in pairs:
+    asked, absent = (table["task"].value_counts() for table in (before, joined.only_a))
+    for task in map(str, absent.index):
+        share, allowed = absent[task] / asked[task], rules.of(task).missing
+        if share == 1:
             raise InputError(
                 f"gate: task {task}: {names[1]} and {names[0]} have no question in common; "
                 "score both on the same data"
             )
-    return pairs, [*candidate.named_notes, *baseline.side.named_notes, *joined.warnings]
+        if share > allowed:
+            raise InputError(
+                f"gate: task {task}: {names[1]} lacks {absent[task]} of the {asked[task]} answers "
+                f"of {names[0]}, and those may be the hard ones; score the same questions, or "
+                f"allow it by a rule with 'missing: {math.ceil(100 * share) / 100:g}'"
+            )
+    return joined
 
 
 def _pooled(rules: GateRules, pairs: dict[str, pd.DataFrame]) -> list[Claim]:
@@ -109,6 +116,6 @@ def _pooled(rules: GateRules, pairs: dict[str, pd.DataFrame]) -> list[Claim]:
         ]
         if tables and rule.tolerance is not None:
             label = f"{', '.join(rule.tasks)} (pooled)"
-            pooled = stats.pool(tables)
+            pooled = pool(tables)
             found.append(difference(label, pooled, rule.tolerance, rules.confidence))
     return found

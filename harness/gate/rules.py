@@ -11,6 +11,7 @@
         floor: 0.55
         unparsed: 0.02
         truncated: 0.05
+        missing: 0.01
       - tasks: ["*"]
         pooled: true          # besides: all questions of these tasks in one comparison
         tolerance: 1.0
@@ -50,6 +51,8 @@ class TaskRule(Section):
         tolerance: How much worse than the baseline is tolerated; absent: the gate's own.
         floor: Smallest accuracy, judged with its uncertainty.
         unparsed, truncated: Largest share of the answers, as observed.
+        missing: Largest share of the baseline's answers that the candidate may lack. Above it the
+            gate refuses to judge: what is missing may be what the candidate could not answer.
     """
 
     tasks: Annotated[list[str], Field(min_length=1)]
@@ -58,10 +61,12 @@ class TaskRule(Section):
     floor: Share | None = None
     unparsed: Share | None = None
     truncated: Share | None = None
+    missing: Share = 0.0
 
     @model_validator(mode="after")
     def _pooled_compares(self) -> TaskRule:
-        if self.pooled and (self.floor, self.unparsed, self.truncated) != (None, None, None):
+        per_task = (self.floor, self.unparsed, self.truncated, self.missing or None)
+        if self.pooled and any(one is not None for one in per_task):
             raise ValueError("a pooled rule has a 'tolerance' only; floors and rates are per task")
         return self
 

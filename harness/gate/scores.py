@@ -24,6 +24,8 @@ from .result import Status, Verdict
 from .rules import GateRules, TaskRule
 
 MINUS = "−"
+NBSP = "\u00a0"
+"""Between a number and its unit, so that no line ends there."""
 
 
 @dataclass(frozen=True)
@@ -76,9 +78,11 @@ def difference(task: str, pairs: pd.DataFrame, tolerance: float, confidence: flo
     low, high = sorted((sign * bounds.low / unit, sign * bounds.high / unit))
     spread = stats.spread(pairs)
     if accuracy:
-        values = f"{100 * found.b:.1f} % right, baseline {100 * found.a:.1f} %"
+        values = f"{_percent(found.b)} right, baseline {_percent(found.a)}"
+        if found.discordant:
+            values += f"; {found.discordant[0]} lost, {found.discordant[1]} gained"
     else:
-        values = f"{found.b:.4g} {metric.replace('_', ' ')}, baseline {found.a:.4g}"
+        values = f"{found.b:.4g}{NBSP}{metric.replace('_', ' ')}, baseline {found.a:.4g}"
     return Claim(
         rule="difference",
         task=task,
@@ -134,7 +138,7 @@ def floor(task: str, samples: pd.DataFrame, limit: float, confidence: float) -> 
         spread=stats.Spread(n, sd, None),
         perfect=value == 1,
         percent=False,
-        said=f"{100 * value:.1f} % right",
+        said=f"{_percent(value)} right",
     )
 
 
@@ -174,8 +178,8 @@ def rates(task: str, samples: pd.DataFrame, rule: TaskRule) -> Iterator[Verdict]
         yield Verdict(
             name, task, "pass" if count / total <= limit else "regression", count / total, limit,
             None, None, total, None,
-            f"{task}: {count} of {total} answers {name} ({100 * count / total:.1f} %); "
-            f"at most {100 * limit:g} % is allowed.",
+            f"{task}: {count} of {total} answers {name} ({_percent(count / total)}); "
+            f"at most {100 * limit:g}{NBSP}% is allowed.",
         )  # fmt: skip
 
 
@@ -196,31 +200,35 @@ def _sentence(
     claim: Claim, status: Status, p: float, needed: int | None, rules: GateRules, claims: int
 ) -> str:
     """The verdict in plain words, with its evidence."""
-    limit = f"{100 * abs(claim.limit):g}"
+    limit = f"{100 * abs(claim.limit):g}{NBSP}"
     if claim.rule == "floor":
-        kept, broken = (f"{side} the floor of {limit} %" for side in ("not below", "below"))
-        observed, ends = claim.said, [f"{100 * end:.1f} %" for end in (claim.low, claim.high)]
+        kept, broken = (f"{side} the floor of {limit}%" for side in ("above", "below"))
+        observed, low, high = claim.said, _percent(claim.low), _percent(claim.high)
     else:
         unit = "%" if claim.percent else "points"
-        limit += " point" if limit == "1" and not claim.percent else f" {unit}"
+        limit += "point" if claim.limit == -0.01 and not claim.percent else unit
         kept, broken = (f"{side} the tolerance of {limit}" for side in ("within", "beyond"))
-        observed = f"{_signed(claim.observed)} {unit} ({claim.said})"
-        ends = [f"{_signed(end)} {unit}" for end in (claim.low, claim.high)]
+        observed, low, high = (
+            f"{_signed(share)}{NBSP}{unit}" for share in (claim.observed, claim.low, claim.high)
+        )
+        observed += f" ({claim.said})"
     if math.isnan(claim.low):
         return f"{claim.task}: {observed}, n = {claim.n}: too few for a bound, so no verdict."
     head = f"{claim.task}: {observed} over {claim.n} question{'' if claim.n == 1 else 's'}"
-    sure = f"with {100 * rules.confidence:g} % confidence"
+    sure = f"with {100 * rules.confidence:g}{NBSP}% confidence"
     if claim.perfect:
         return f"{head}; every answer is right, so it passes."
     if status == "pass":
-        return f"{head}; {sure} above {ends[0]}, so it is {kept}."
+        return f"{head}; {sure} above {low}, so it is {kept}."
     among = f", adjusted for {claims} claims" if claims > 1 else ""
-    evidence = f"p {'< 0.001' if p < 0.001 else f'= {p:.3f}'}{among}"
+    evidence = f"p{NBSP}{f'<{NBSP}0.001' if p < 0.001 else f'={NBSP}{p:.3f}'}{among}"
     if status == "regression":
-        return f"{head}; {sure} below {ends[1]}, so it is {broken} ({evidence})."
-    between = f"{sure} above {ends[0]} and below {ends[1]}"
+        return f"{head}; {sure} below {high}, so it is {broken} ({evidence})."
+    bounds = f"{sure} above {low} and below {high}"
+    if claim.high < claim.limit:
+        bounds = f"{sure} below {high}, but that may be chance among so many ({evidence})"
     more = _more(claim, needed, rules)
-    return f"{head}; {between}, so whether it is {kept} is open: {more}."
+    return f"{head}; {bounds}, so whether it is {kept} is open: {more}."
 
 
 def _more(claim: Claim, needed: int | None, rules: GateRules) -> str:
@@ -232,7 +240,7 @@ def _more(claim: Claim, needed: int | None, rules: GateRules) -> str:
     if needed is None:
         return "how questions vary is not known, so no number that would decide it can be named"
     return (
-        f"about {_rounded(needed):,} questions would decide it in {100 * rules.power:g} % of "
+        f"about {_rounded(needed):,} questions would decide it in {100 * rules.power:g}{NBSP}% of "
         "cases, if what was observed is the truth"
     )
 
@@ -244,6 +252,10 @@ def _rounded(number: int) -> int:
 
 def _known(bound: float) -> float | None:
     return None if math.isnan(bound) else bound
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.1f}{NBSP}%"
 
 
 def _signed(share: float) -> str:

@@ -189,20 +189,16 @@ def _refuse_texts(
 
 
 def _notes(given: Answers, own: Sequence[float]) -> tuple[str, ...]:
-    notes = []
-    total = len(own)
+    notes, total = [], f"{len(own)} answer{'' if len(own) == 1 else 's'}"
     graded = sum(score is None for score in given.score)
     if graded:
-        notes.append(
-            f"the file has no score for {graded} of {total} answers; "
-            "medbench compared them with their targets"
-        )
+        notes.append(f"no score for {graded} of {total}; medbench compared them with their targets")
     unlike = sum(
         said in (0, 1) and said != mine for said, mine in zip(given.score, own, strict=True)
     )
     if unlike:
         notes.append(
-            f"the file scores {unlike} of {total} answers otherwise than by comparing them with "
-            "their targets; its scores were kept"
+            f"{unlike} of {total} scored otherwise than by comparing them with their targets; "
+            "the scores given were kept"
         )
     return tuple(notes)

@@ -39,11 +39,6 @@ class Side:
     origin: str
     notes: tuple[str, ...] = ()
 
-    @property
-    def named_notes(self) -> tuple[str, ...]:
-        """The notes with the side's name, for where several sides are spoken of."""
-        return tuple(f"{self.name}: {note}" for note in self.notes)
-
 
 def load_side(path: str | Path, columns: dict[str, str] | None = None) -> Side:
     """The side at *path*.

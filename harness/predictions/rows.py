@@ -24,6 +24,7 @@ COLUMNS = {
     "weight": 1.0, "prompt": "", "subject": None, "question": "", "options": None, "target": None,
     "prediction": None, "option_scores": None, "confidence": math.nan, "output": None,
     "output_tokens": None, "truncated": False, "unparsed": False, "problem": None,
+    "cut": False,
 }  # fmt: skip
 """The columns of the samples table, and what stands where a file does not know."""
 

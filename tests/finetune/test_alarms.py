@@ -2,7 +2,9 @@
 
 import json
 import math
+from contextlib import nullcontext
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -12,6 +14,7 @@ from medbench.finetune import alarms, checkpoint
 from medbench.finetune.alarms import raised
 from medbench.finetune.recipe import load_recipe
 from medbench.finetune.train import Job, tune
+from medbench.finetune.trainer import Watcher
 from medbench.harness.progress import silent
 from medbench.harness.suite import ModelSpec
 
@@ -147,6 +150,16 @@ def test_a_loss_that_is_no_number_stops_and_keeps_what_was_good(
     assert (good / "adapter_config.json").is_file()
     logged = [line for line in checkpoint.log_of(good) if "loss" in line]
     assert all(math.isfinite(line["loss"]) for line in logged)
+
+
+@pytest.mark.parametrize(("fp16", "stops"), [(True, False), (False, True)])
+def test_a_step_that_the_scaler_of_float16_skips_is_no_alarm(fp16: bool, stops: bool) -> None:
+    logs = {"loss": 1.5, "grad_norm": math.inf}
+    state = SimpleNamespace(global_step=1, log_history=[{"step": 1, **logs}])
+    args = SimpleNamespace(fp16=fp16, output_dir="nowhere")
+    with pytest.raises(StageError) if stops else nullcontext():
+        Watcher(silent).on_log(args, state, None, logs)
+    assert ("grad_norm" in state.log_history[0]) == stops
 
 
 def test_alarms_that_do_not_stop_are_kept(

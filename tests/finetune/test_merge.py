@@ -20,6 +20,7 @@ from transformers import (
 
 from medbench.errors import InputError
 from medbench.finetune.merge import RECORD, merge_adapter
+from medbench.harness.suite import ModelSpec
 
 WORDS = ["</s>", "fever", "cough", "rash", "pain"]
 
@@ -57,6 +58,10 @@ def save_adapter(base: Path, folder: Path) -> Path:
     return folder
 
 
+def spec(folder: Path) -> ModelSpec:
+    return ModelSpec(pretrained=str(folder))
+
+
 @pytest.fixture(scope="module")
 def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return save_base(tmp_path_factory.mktemp("merge") / "base")
@@ -74,7 +79,7 @@ def logits(model: torch.nn.Module) -> torch.Tensor:
 
 def test_merged_equals_base_with_adapter(base: Path, adapter: Path, tmp_path: Path) -> None:
     merged = tmp_path / "merged"
-    merge_adapter(base, adapter, merged)
+    merge_adapter(spec(base), adapter, merged)
 
     plain = AutoModelForCausalLM.from_pretrained(base)
     before = logits(plain)
@@ -91,7 +96,7 @@ def test_merged_folder_is_a_plain_safetensors_checkpoint(
     out.mkdir()
     (out / "old.txt").write_text("from an earlier run")
 
-    merge_adapter(base, adapter, out)
+    merge_adapter(spec(base), adapter, out)
 
     names = {path.name for path in out.iterdir()}
     assert "config.json" in names
@@ -107,8 +112,8 @@ def test_dtype_is_the_base_own_unless_asked(tmp_path: Path) -> None:
     adapter = save_adapter(base, tmp_path / "adapter")
 
     own, wide = tmp_path / "own", tmp_path / "wide"
-    merge_adapter(base, adapter, own)
-    merge_adapter(base, adapter, wide, dtype="float32")
+    merge_adapter(spec(base), adapter, own)
+    merge_adapter(spec(base), adapter, wide, dtype="float32")
 
     assert {t.dtype for t in load_file(own / "model.safetensors").values()} == {torch.bfloat16}
     assert {t.dtype for t in load_file(wide / "model.safetensors").values()} == {torch.float32}
@@ -117,7 +122,7 @@ def test_dtype_is_the_base_own_unless_asked(tmp_path: Path) -> None:
 def test_nothing_is_printed(
     base: Path, adapter: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    merge_adapter(base, adapter, tmp_path / "merged")
+    merge_adapter(spec(base), adapter, tmp_path / "merged")
 
     assert capfd.readouterr() == ("", "")
 
@@ -130,25 +135,25 @@ def test_quantised_base_is_refused(base: Path, adapter: Path, tmp_path: Path) ->
     (four_bit / "config.json").write_text(f'{config}, "quantization_config": {quantization}}}')
 
     with pytest.raises(InputError, match=r"four-bit: its weights are quantised.*full-precision"):
-        merge_adapter(four_bit, adapter, tmp_path / "merged")
+        merge_adapter(spec(four_bit), adapter, tmp_path / "merged")
     assert not (tmp_path / "merged").exists()
 
 
 def test_missing_base_is_named(adapter: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"nowhere.*cannot be read"):
-        merge_adapter(tmp_path / "nowhere", adapter, tmp_path / "merged")
+        merge_adapter(spec(tmp_path / "nowhere"), adapter, tmp_path / "merged")
 
 
 def test_folder_without_adapter_is_refused(base: Path, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"no adapter_config\.json"):
-        merge_adapter(base, base, tmp_path / "merged")
+    with pytest.raises(InputError, match=r"adapter_config\.json: no such file"):
+        merge_adapter(spec(base), base, tmp_path / "merged")
 
 
 def test_adapter_of_another_base_is_refused(adapter: Path, tmp_path: Path) -> None:
     wider = save_base(tmp_path / "wider", hidden=64)
 
     with pytest.raises(InputError, match="does not fit base"):
-        merge_adapter(wider, adapter, tmp_path / "merged")
+        merge_adapter(spec(wider), adapter, tmp_path / "merged")
 
 
 def test_incomplete_adapter_is_refused(base: Path, tmp_path: Path) -> None:
@@ -158,11 +163,11 @@ def test_incomplete_adapter_is_refused(base: Path, tmp_path: Path) -> None:
     save_file(weights, adapter / "adapter_model.safetensors")
 
     with pytest.raises(InputError, match="missing adapter keys"):
-        merge_adapter(base, adapter, tmp_path / "merged")
+        merge_adapter(spec(base), adapter, tmp_path / "merged")
 
 
 def test_parity_is_measured_and_kept(base: Path, adapter: Path, tmp_path: Path) -> None:
-    parity = merge_adapter(base, adapter, tmp_path / "merged")
+    parity = merge_adapter(spec(base), adapter, tmp_path / "merged")
     record = json.loads((tmp_path / "merged" / RECORD).read_text())
     assert record["parity"] == vars(parity)
     assert 0 < parity.max_rel < 1e-5
@@ -182,9 +187,28 @@ def test_parity_sees_weights_that_changed(
         return model
 
     monkeypatch.setattr(LoraModel, "merge_and_unload", broken)
-    parity = merge_adapter(base, adapter, tmp_path / "merged")
+    parity = merge_adapter(spec(base), adapter, tmp_path / "merged")
     assert parity.max_rel > 0.1
     assert parity.greedy_matched < parity.greedy_total
+
+
+def test_weights_that_are_no_numbers_are_refused(base: Path, tmp_path: Path) -> None:
+    adapter = save_adapter(base, tmp_path / "adapter")
+    weights = load_file(adapter / "adapter_model.safetensors")
+    next(iter(weights.values()))[0, 0] = float("nan")
+    save_file(weights, adapter / "adapter_model.safetensors")
+    with pytest.raises(InputError, match="NaNs detected in the merged weights"):
+        merge_adapter(spec(base), adapter, tmp_path / "merged")
+    assert not (tmp_path / "merged").exists()
+
+
+def test_a_pickled_adapter_is_not_loaded(base: Path, adapter: Path, tmp_path: Path) -> None:
+    pickled = tmp_path / "pickled"
+    pickled.mkdir()
+    shutil.copy(adapter / "adapter_config.json", pickled)
+    torch.save(load_file(adapter / "adapter_model.safetensors"), pickled / "adapter_model.bin")
+    with pytest.raises(InputError, match="is a pickle, which can run any code"):
+        merge_adapter(spec(base), pickled, tmp_path / "merged")
 
 
 def test_a_prefix_has_nothing_to_merge(base: Path, tmp_path: Path) -> None:
@@ -192,7 +216,7 @@ def test_a_prefix_has_nothing_to_merge(base: Path, tmp_path: Path) -> None:
     model = get_peft_model(AutoModelForCausalLM.from_pretrained(base), config)
     model.save_pretrained(tmp_path / "prefix")
     with pytest.raises(InputError, match=r"PREFIX_TUNING .* nothing to merge into"):
-        merge_adapter(base, tmp_path / "prefix", tmp_path / "merged")
+        merge_adapter(spec(base), tmp_path / "prefix", tmp_path / "merged")
 
 
 def test_a_full_disk_is_said_before_anything_is_written(
@@ -201,7 +225,7 @@ def test_a_full_disk_is_said_before_anything_is_written(
     usage = namedtuple("usage", "total used free")
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage(10, 9, 1))
     with pytest.raises(InputError, match="make room or choose another disk"):
-        merge_adapter(base, adapter, tmp_path / "new" / "merged")
+        merge_adapter(spec(base), adapter, tmp_path / "new" / "merged")
     assert not (tmp_path / "new").exists()
 
 
@@ -213,7 +237,7 @@ def test_pickled_weights_are_not_loaded(base: Path, adapter: Path, tmp_path: Pat
             (pickled / path.name).write_bytes(path.read_bytes())
     torch.save(load_file(base / "model.safetensors"), pickled / "pytorch_model.bin")
     with pytest.raises(InputError, match=r"expected \*\.safetensors"):
-        merge_adapter(pickled, adapter, tmp_path / "merged")
+        merge_adapter(spec(pickled), adapter, tmp_path / "merged")
 
 
 def test_a_quantised_base_is_dequantised_only_when_asked(
@@ -226,8 +250,8 @@ def test_a_quantised_base_is_dequantised_only_when_asked(
     AutoModelForCausalLM.from_pretrained(base, quantization_config=held).save_pretrained(four_bit)
     AutoTokenizer.from_pretrained(base).save_pretrained(four_bit)
     with pytest.raises(InputError, match="--from-quantized"):
-        merge_adapter(four_bit, adapter, tmp_path / "merged")
-    merge_adapter(four_bit, adapter, tmp_path / "merged", from_quantized=True)
+        merge_adapter(spec(four_bit), adapter, tmp_path / "merged")
+    merge_adapter(spec(four_bit), adapter, tmp_path / "merged", from_quantized=True)
     assert json.loads((tmp_path / "merged" / RECORD).read_text())["dequantized"] is True
     assert "quantization_config" not in (tmp_path / "merged" / "config.json").read_text()
     exact = load_file(base / "model.safetensors")["model.layers.0.self_attn.k_proj.weight"]

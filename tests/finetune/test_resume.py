@@ -14,7 +14,7 @@ import pytest
 import yaml
 
 from medbench.finetune import checkpoint
-from medbench.finetune.recipe import load_recipe
+from medbench.finetune.recipe import builtin_recipes, load_recipe
 from medbench.finetune.train import Job, tune
 from medbench.harness.progress import Tick, silent
 from medbench.harness.suite import ModelSpec
@@ -40,7 +40,7 @@ tune(
 """
 
 
-def recipe_of(folder: Path, steps: int) -> None:
+def recipe_of(folder: Path, steps: int, **change: object) -> None:
     """Two epochs and a bit, in which dropout draws random numbers at every step."""
     clinic = load_recipe("clinic")
     recipe = clinic.model_copy(
@@ -54,6 +54,7 @@ def recipe_of(folder: Path, steps: int) -> None:
             "steps": steps,
             "logging_steps": 1,
             "checkpoint_steps": 1,
+            **change,
         }
     )
     folder.mkdir()
@@ -180,6 +181,24 @@ def test_the_two_newest_are_kept_and_nothing_is_pickled(tmp_path: Path) -> None:
     assert kept == ["step-10", "step-11"]
     suffixes = {path.suffix for path in (folder / "steps").rglob("*") if path.is_file()}
     assert suffixes <= {".safetensors", ".json", ".md"}
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "quantization"),
+    sorted({(r.optimizer, r.quantization) for r in map(load_recipe, builtin_recipes())}),
+)
+def test_every_optimizer_that_a_shipped_recipe_has_is_restored(
+    tmp_path: Path, optimizer: str, quantization: str
+) -> None:
+    """8-bit optimizers nest their state, and keep tables beside it."""
+    change = {"optimizer": optimizer, "quantization": quantization}
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    for folder in (whole, broken):
+        recipe_of(folder, 14, **change)
+    tuned(whole)
+    interrupted(broken)
+    assert tuned(broken)["resumed_from"] == "step-11"
+    pd.testing.assert_frame_equal(losses(broken), losses(whole), rtol=0, atol=1e-6)
 
 
 def test_no_whole_checkpoint_means_from_the_start(tmp_path: Path) -> None:

@@ -3,12 +3,14 @@
 import json
 from pathlib import Path
 
+import pandas as pd
 import pytest
 import torch
 from peft import PeftModel
 from safetensors.torch import load_file
 
 from medbench.errors import StageError
+from medbench.finetune.dataset import prepare
 from medbench.finetune.recipe import Recipe, load_recipe
 from medbench.finetune.train import Job, tune
 from medbench.harness.models import load_base
@@ -136,3 +138,38 @@ def test_the_saved_adapter_is_the_trained_one(tmp_path: Path, short_recipe: Path
         assert not torch.allclose(before, tuned(input_ids=ids).logits)
         with tuned.disable_adapter():
             assert torch.equal(before, tuned(input_ids=ids).logits)
+
+
+def test_validation_loss_is_of_all_tokens_however_rows_are_laid_out(
+    tmp_path: Path, short_recipe: Path
+) -> None:
+    data = load_recipe(str(short_recipe)).data.model_copy(update={"rows": 17, "validation_rows": 5})
+    found = []
+    for rows in (1, 4):
+        recipe = short(
+            short_recipe, data=data, quantization="none", batch_size=4, micro_batch_size=rows,
+            steps=2, logging_steps=2,
+        )  # fmt: skip
+        out = tmp_path / str(rows)
+        tune(Job(BASE, recipe, out, tmp_path / "steps", "cpu"), silent)
+        found.append(pd.read_csv(out / "losses.csv")["validation_loss"].iloc[-1])
+    model, tokenizer = load_base(BASE, "cpu")
+    tuned = PeftModel.from_pretrained(model, tmp_path / "1").eval()
+    nats, tokens = 0.0, 0
+    for row in prepare(recipe, tokenizer).validation:
+        labels = torch.tensor([row["labels"]])
+        count = int((labels != -100).sum())
+        with torch.no_grad():
+            loss = tuned(input_ids=torch.tensor([row["input_ids"]]), labels=labels).loss
+        nats, tokens = nats + count * loss.item(), tokens + count
+    assert found == pytest.approx([nats / tokens] * 2, rel=1e-5)
+
+
+def test_the_log_says_how_fast_it_went(tmp_path: Path, short_recipe: Path) -> None:
+    recipe = short(short_recipe, quantization="none")
+    tune(Job(BASE, recipe, tmp_path / "a", tmp_path / "steps", "cpu"), silent)
+    table = pd.read_csv(tmp_path / "a" / "losses.csv")
+    _, tokenizer = load_base(BASE, "cpu")
+    lengths = [len(row["input_ids"]) for row in prepare(recipe, tokenizer).train]
+    tokens = table["tokens_per_second"] * table["seconds_per_step"]
+    assert tokens.between(8 * min(lengths), 8 * max(lengths)).all(), "of 8 rows, without padding"

@@ -90,7 +90,8 @@ def test_tensorboard(tmp_path: Path, short_recipe: Path) -> None:
         ours = pd.read_csv(tmp_path / "adapters" / name / "losses.csv")
         assert [event.step for event in losses] == ours["step"].tolist() == [2, 4]
         assert [event.value for event in losses] == pytest.approx(ours["loss"].tolist())
-        assert events.Scalars("train/grad_norm")
+        for heard in ("grad_norm", "learning_rate", "seconds_per_step", "tokens_per_second"):
+            assert events.Scalars(f"train/{heard}"), heard
 
 
 def test_wandb_offline(tmp_path: Path, short_recipe: Path) -> None:

@@ -19,8 +19,9 @@ from typing import Any
 class Hub:
     """What the server was asked and given."""
 
-    def __init__(self, *, refuse: int | None = None) -> None:
+    def __init__(self, *, refuse: int | None = None, public: bool = False) -> None:
         self.refuse = refuse
+        self.public = public
         self.calls: list[tuple[str, str]] = []
         self.tokens: set[str | None] = set()
         self.repositories: list[dict[str, Any]] = []
@@ -31,9 +32,14 @@ class Hub:
 
 
 @contextmanager
-def hub(*, refuse: int | None = None) -> Iterator[Hub]:
-    """A running stand-in; *refuse* is the status with which it answers everything."""
-    state = Hub(refuse=refuse)
+def hub(*, refuse: int | None = None, public: bool = False) -> Iterator[Hub]:
+    """A running stand-in.
+
+    Args:
+        refuse: The status with which it answers everything.
+        public: The repository is there already, for all to see.
+    """
+    state = Hub(refuse=refuse, public=public)
     server = ThreadingHTTPServer(("127.0.0.1", 0), _handler(state))
     state.url = f"http://127.0.0.1:{server.server_port}"
     thread = threading.Thread(target=server.serve_forever, daemon=True)
@@ -81,7 +87,8 @@ def _handler(state: Hub) -> type[BaseHTTPRequestHandler]:
                 self._answer({"error": "refused"}, state.refuse)
             elif path == "/api/repos/create":
                 state.repositories.append(json.loads(body))
-                self._answer({"url": f"{state.url}/me/clinic", "name": "me/clinic"})
+                found = {"url": f"{state.url}/me/clinic", "name": "me/clinic"}
+                self._answer(found, 409 if state.public else 200)
             elif "/preupload/" in path:
                 self._answer({"files": [_mode(one) for one in json.loads(body)["files"]]})
             elif path.endswith("/info/lfs/objects/batch"):
@@ -95,7 +102,9 @@ def _handler(state: Hub) -> type[BaseHTTPRequestHandler]:
                     self._take(line["key"], line["value"])
                 self._answer({"commitUrl": f"{state.url}/me/clinic/commit/1", "commitOid": "1"})
             else:
-                self._answer({"siblings": [], "id": "me/clinic"}, 200 if "/api/" in path else 404)
+                private = not state.public and '"private": true' in json.dumps(state.repositories)
+                about = {"siblings": [], "id": "me/clinic", "private": private}
+                self._answer(about, 200 if "/api/" in path else 404)
 
         def _take(self, key: str, value: dict[str, Any]) -> None:
             if key == "file":

@@ -162,11 +162,29 @@ def test_what_a_model_says_cannot_steer_the_terminal() -> None:
     assert "reasoned for 3 words" in shown
 
 
+def test_reasoning_that_was_cut_off_is_said_to_have_no_answer() -> None:
+    from medbench.commands.ask import _shown
+
+    assert "no answer: cut off by --max-tokens" in _shown("<think>a b", False, None).plain
+    assert "no answer" not in _shown("<think>a b", False, 20).plain  # it is still at it
+    assert _shown("", False, None).plain == "no answer"
+
+
 def test_a_run_needs_its_model(finished: Path, tmp_path: Path) -> None:
     assert find_tuned(str(finished)).name == "tuned"
     for text in (f"{finished}:base", f"{finished}:nobody", str(tmp_path), "nowhere:x"):
         with pytest.raises(InputError):
             find_tuned(text)
+
+
+def test_a_run_with_scored_exports_is_read_as_well(finished: Path, tmp_path: Path) -> None:
+    manifest = RunFolder(finished).manifest()
+    models = manifest["suite"]["models"]
+    export = dict.fromkeys(models["base"]) | {"of": "tuned", "onnx": "fp32"}
+    models["tuned@onnx-fp32"] = export
+    other = RunFolder(tmp_path / "other")
+    other.write_json("manifest.json", manifest)
+    assert suite_of(other).models["tuned@onnx-fp32"].of == "tuned"
 
 
 def test_a_dry_run_shows_files_and_card_and_asks_nobody(
@@ -214,7 +232,7 @@ def test_what_arrives_is_the_model_and_its_card(
     results = metadata_load(tmp_path / "README.md")["model-index"][0]["results"]
     assert results[0]["dataset"]["name"] == "clinic_open"
     card = ModelCard.load(tmp_path / "README.md")
-    card.data.to_dict()
+    assert ("lora" in card.data.tags) == (what == "adapter")
     assert card.data.library_name == ("peft" if what == "adapter" else "transformers")
     _loads(tmp_path, what, finished)
 
@@ -272,6 +290,18 @@ def test_without_a_token_nothing_is_asked(
     assert isinstance(result.exception, InputError)
     assert "HF_TOKEN" in str(result.exception)
     assert server.calls == []
+
+
+def test_nothing_private_goes_where_all_can_read(
+    finished: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with hub(public=True) as server:
+        monkeypatch.setenv("HF_ENDPOINT", server.url)
+        monkeypatch.setenv("HF_TOKEN", TOKEN)
+        result = medbench("push", finished, "--to", "me/clinic", "--private")
+    assert isinstance(result.exception, StageError)
+    assert "there already and public" in str(result.exception)
+    assert server.files == server.blobs == {}
 
 
 def test_a_refusal_is_one_line_without_the_token(

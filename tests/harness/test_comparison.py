@@ -20,7 +20,7 @@ def side(name: str, scores: Mapping[str, Sequence[float]], **more: Any) -> Side:
         {"model": name, "task": task, "doc_id": i, "cluster": f"{i}", "order": 0,
          "doc_hash": f"{(7 * i) % 100:02d} {task}", "target_hash": "x", "prompt_hash": "y",
          "protocol": "letters", "metric": "acc", "score": float(score), "weight": 1.0,
-         "question": f"question {i}", "options": ["yes", "no"], "target": "yes",
+         "question": f"question {i} of {task}", "options": ["yes", "no"], "target": "yes",
          "prediction": "yes" if score else "no", "output": None, **more}
         for task, values in scores.items() for i, score in enumerate(values)
     ]  # fmt: skip
@@ -98,15 +98,43 @@ def test_clusters_count_once_in_their_task_and_their_names_mean_nothing_beyond_i
     assert [one.found.n for one in found.tasks] == [4, 4]
     assert found.pooled is not None
     assert found.pooled.found.n == 8
-    assert found.warnings == tuple(
-        f"task {task}: 12 questions in 4 clusters; a cluster counts as one question"
-        for task in ("t", "u")
+    assert found.warnings == (
+        "2 tasks (t, u): 12 questions in 4 clusters; a cluster counts as one question",
     )
 
 
-def test_notes_say_whose_they_are() -> None:
-    a, b = side("a", {"t": [1]}), replace(side("b", {"t": [1]}), notes=("read with care",))
+def test_a_question_of_two_tasks_counts_once_in_all_tasks() -> None:
+    a, b = (side(name, {"t": [1, 0] * 8, "u": [0, 1] * 8}) for name in "ab")
+    b.samples.loc[b.samples["doc_id"] < 4, "score"] = 1.0
+    for one in (a, b):
+        one.samples["question"] = [f"question {i}" for i in one.samples["doc_id"]]
+    found = compare_sides(a, b)
+    assert [one.found.n for one in found.tasks] == [16, 16]
+    assert found.pooled is not None
+    assert (found.pooled.found.n, found.pooled.found.test) == (16, "exact sign flip")
+    assert found.warnings == (
+        "all tasks: some ask the same questions, 16 questions in all; each counts once",
+    )
+
+
+def test_pooled_says_how_many_of_the_tasks_it_holds() -> None:
+    a, b = (
+        replace(one, samples=pd.concat([one.samples, bits.samples], ignore_index=True))
+        for one, bits in (
+            (side(name, {"t": [1, 0]}), side(name, {"u": [2.0, 3.0]}, metric="bits_per_byte"))
+            for name in "ab"
+        )
+    )
+    pooled = compare_sides(a, b).pooled
+    assert pooled is not None
+    assert (pooled.task, pooled.protocol, pooled.found.n) == ("1 of 2 tasks", "", 2)
+
+
+def test_notes_say_whose_they_are_and_once_where_of_both() -> None:
+    a, b = side("m", {"t": [1]}), replace(side("b", {"t": [1]}), notes=("read with care",))
     assert compare_sides(a, b).warnings == ("b: read with care",)
+    one, other = (replace(a, origin=name, notes=("mind the gap",)) for name in ("here", "there"))
+    assert compare_sides(one, other).warnings == ("m (here) and m (there): mind the gap",)
 
 
 def test_nothing_in_common_is_an_error() -> None:

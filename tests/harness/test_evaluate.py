@@ -6,9 +6,11 @@ import numpy as np
 import pytest
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from medbench.errors import StageError
 from medbench.harness.evaluate import COLUMNS, Asking, score
 from medbench.harness.scorer import PackedLM
 from medbench.tasks.catalog import task
+from medbench.tasks.templates import Prompt
 
 import pandas as pd  # isort: skip
 
@@ -83,3 +85,50 @@ def test_every_order_of_the_options(clinic: Path) -> None:
         assert question["prompt"].nunique() == 3
     text, _ = samples(clinic, "clinic_text", limit=5, orders=3)
     assert text["order"].tolist() == [0] * 5, "options that are not shown have no order"
+
+
+@pytest.mark.parametrize(
+    "name", ["clinic_text", "clinic_letters", "clinic_open", "clinic_response"]
+)
+def test_a_prompt_that_does_not_fit_is_marked_where_lm_eval_cuts_it(
+    clinic: Path, name: str
+) -> None:
+    """At the last length that holds the prompt nothing changes; one token less changes figures."""
+    model = AutoModelForCausalLM.from_pretrained(clinic)
+    tokenizer = AutoTokenizer.from_pretrained(clinic)
+
+    def asked(length: int) -> pd.DataFrame:
+        lm = PackedLM(
+            pretrained=model, tokenizer=tokenizer, batch_size=1, max_length=length, truncation=True
+        )
+        return score("base", lm, task(name), Asking(limit=1))
+
+    (row,) = asked(512).to_dict("records")
+    prompt = len(tokenizer(row["prompt"])["input_ids"])
+    if task(name).generates:
+        fits = prompt + 96
+    else:
+        shown = {"clinic_text": row["options"], "clinic_letters": "ABCD"}
+        answers = shown.get(name, ["\n" + row["target"]])
+        space = "" if name == "clinic_response" else " "
+        fits = prompt - 1 + max(
+            len(tokenizer(space + text, add_special_tokens=False)["input_ids"]) for text in answers
+        )  # fmt: skip
+    (fitting,), (cut,) = (asked(length).to_dict("records") for length in (fits, fits - 1))
+    assert (fitting["cut"], cut["cut"]) == (False, True)
+    for key in ("score", "option_scores", "output"):
+        assert fitting[key] == (row[key] if key == "output" else pytest.approx(row[key], rel=1e-5))
+    if not task(name).generates:
+        figures = [[one["score"], *one["option_scores"]] for one in (row, cut)]
+        assert figures[0] != pytest.approx(figures[1], rel=1e-5), "its first token was gone"
+
+
+def test_an_answer_as_long_as_the_context_is_refused(clinic: Path) -> None:
+    model = AutoModelForCausalLM.from_pretrained(clinic)
+    tokenizer = AutoTokenizer.from_pretrained(clinic)
+    lm = PackedLM(pretrained=model, tokenizer=tokenizer, batch_size=1, max_length=96)
+    message = r"clinic_open, model base: .* 96 tokens, .* model's 96; set prompt\.max_tokens"
+    with pytest.raises(StageError, match=message):
+        score("base", lm, task("clinic_open"), Asking(limit=1))
+    fitting = Asking(limit=1, prompt=Prompt(max_tokens=8))
+    assert len(score("base", lm, task("clinic_open"), fitting)) == 1

@@ -9,6 +9,7 @@ from typer.testing import CliRunner
 
 from medbench.cli import app
 from medbench.errors import InputError
+from medbench.finetune import memory
 from medbench.finetune.recipe import load_recipe
 from medbench.harness import forecast
 from medbench.harness.suite import EMBEDDED, ModelSpec
@@ -66,9 +67,41 @@ def test_rows_that_cannot_be_read_are_taken_as_long_as_may_be() -> None:
     assert "gone.jsonl" in found.source
 
 
+def test_rows_without_a_tokenizer_say_so(tmp_path: Path) -> None:
+    found = forecast.row_lengths(ModelSpec(pretrained=str(tmp_path)), load_recipe("clinic"))
+    assert found.source == (f"max_length for every row: no tokenizer could be read from {tmp_path}")
+
+
+def test_a_named_gpu_is_among_those_tried_and_gets_no_time_where_nothing_fits(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    recipe = load_recipe("clinic")
+    on_t4 = forecast.of_tuning(CLINIC, recipe, gpu="T4")
+    assert list(on_t4["precisions"]["nf4"]["fits"]) == ["16", "24", "80", "141"]
+    assert on_t4["end_to_end"] is False
+    assert on_t4["precisions"]["nf4"]["step_seconds"] > 0
+    monkeypatch.setattr(memory, "CONTEXT", 16 * 10**9)
+    too_small = forecast.of_tuning(CLINIC, recipe, gpu="T4")["precisions"]["nf4"]
+    assert too_small["fits"] == {"16": 0, "24": 8, "80": 8, "141": 8}
+    assert too_small["step_seconds"] is too_small["seconds"] is None
+
+
+def test_processes_share_a_step() -> None:
+    recipe = load_recipe("clinic")
+    one, two = (
+        forecast.of_tuning(
+            CLINIC, recipe, gpu="H200", ran={"rows_at_once": 4, "processes": processes}
+        )["precisions"]["nf4"]["step_seconds"]
+        for processes in (1, 2)
+    )
+    assert two == one / 2
+
+
 def test_a_missing_config_says_what_to_do(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"config\.json cannot be read.*local folder"):
         forecast.base_config(ModelSpec(pretrained=str(tmp_path)))
+    with pytest.raises(InputError, match=r"cannot be read \(no such folder\)"):
+        forecast.base_config(ModelSpec(pretrained=str(tmp_path / "gone")))
 
 
 def test_a_batch_that_does_not_fit_whole_fits_in_parts() -> None:
@@ -95,6 +128,22 @@ def test_a_run_keeps_what_was_predicted_for_how_it_ran() -> None:
     kept = forecast.beside(detail, CLINIC, recipe, ())
     assert kept["rows_at_once"] == kept["predicted"]["rows_at_once"] == 2
     json.dumps(kept, allow_nan=False)
+
+
+def test_a_fault_of_the_forecast_costs_no_tuning(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fault(*_: object) -> None:
+        raise IndexError("no such layer")
+
+    monkeypatch.setattr(memory, "of", fault)
+    kept = forecast.beside({"loss_last": 1.0}, CLINIC, load_recipe("clinic"), ())
+    assert kept["predicted"] is None
+    assert kept["not_predicted"] == "IndexError('no such layer')"
+
+
+def test_unsloth_is_not_predicted() -> None:
+    kept = forecast.beside({"backend": "unsloth"}, CLINIC, load_recipe("clinic"), ())
+    assert kept["predicted"] is None
+    assert "Unsloth" in kept["not_predicted"]
 
 
 def test_a_run_goes_on_where_nothing_can_be_predicted(tmp_path: Path) -> None:

@@ -11,8 +11,9 @@ import pandas as pd
 import pytest
 
 from medbench.errors import InputError
-from medbench.harness.gate.judging import GateResult, Verdict, judge
+from medbench.harness.gate.judging import judge
 from medbench.harness.gate.measured import Measured, of_run
+from medbench.harness.gate.result import GateResult, Verdict
 from medbench.harness.gate.rules import GateRules, load_rules
 from medbench.harness.gate.sides import Gated
 from medbench.harness.predictions.load import Side, load_side
@@ -53,6 +54,10 @@ def run(
     return verdict
 
 
+def plain(text: str) -> str:
+    return text.replace("\u00a0", " ")
+
+
 def answers(right: int, n: int) -> list[float]:
     return [1.0] * right + [0.0] * (n - right)
 
@@ -64,7 +69,11 @@ def test_a_planted_regression_is_found_and_its_mirror_passes() -> None:
     assert worse.observed == pytest.approx(-0.1)
     assert worse.high is not None
     assert worse.high < worse.limit == -0.01
-    assert "beyond the tolerance of 1 point (p < 0.001)" in worse.sentence
+    assert plain(worse.sentence) == (
+        "t: −10.0 points (70.0 % right, baseline 80.0 %; 100 lost, 0 gained) over 1000 questions; "
+        "with 95 % confidence below −8.5 points, so it is beyond the tolerance of 1 point "
+        "(p < 0.001)."
+    )
     better = run(after, before)
     assert better.status == "pass"
     assert better.low is not None
@@ -125,6 +134,19 @@ def test_false_alarms_over_several_tasks_stay_below_the_level() -> None:
         a, b = (table.assign(score=(rng.random(300) < 0.5).astype(float)) for _ in range(2))
         alarms += judge(gated(b), gated(a, "base"), rules).status == "regression"
     assert alarms / gates <= 0.05 + 1.65 * (0.05 * 0.95 / gates) ** 0.5
+
+
+def test_evidence_that_may_be_chance_among_many_tasks_is_no_regression() -> None:
+    before = {f"t{k}": [1.0, 0.0] * 100 for k in range(4)}
+    after = before | {"t0": [0.0] * 12 + [1.0, 0.0] * 94}
+    rules = rules_of(tolerance=0)
+    alone = judge(gated(samples(after)), gated(samples(before), "base"), rules, ["t0"])
+    assert alone.status == "regression"
+    one = judge(gated(samples(after)), gated(samples(before), "base"), rules).verdicts[0]
+    assert (one.status, alone.verdicts[0].high) == ("inconclusive", one.high)
+    assert "but that may be chance among so many (p" in plain(one.sentence)
+    assert one.needed is not None
+    assert one.needed > 200
 
 
 def test_rules_are_the_first_that_fits_and_pooled_ones_stand_beside_them() -> None:
@@ -247,8 +269,23 @@ def test_what_the_baseline_has_must_be_there() -> None:
     result = judge(gated(b), gated(a, "base"), GateRules(), ["t"])
     assert [v.task for v in result.verdicts] == ["t"]
     [warning] = judge(gated(b), gated(samples({"t": [1.0]}), "base"), GateRules()).warnings
-    assert "task new" in warning
-    assert "only tuned answered 1 question" in warning
+    assert warning == "only tuned answered task new"
+
+
+def test_leaving_out_questions_is_no_way_to_pass() -> None:
+    before = samples({"t": [1.0] * 100})
+    hard = np.arange(100) >= 92
+    easy = before[~hard].reset_index(drop=True)
+    with pytest.raises(InputError) as error:
+        judge(gated(easy), gated(before, "base"), GateRules())
+    assert "task t: tuned lacks 8 of the 100 answers of base" in str(error.value)
+    assert str(error.value).endswith("or allow it by a rule with 'missing: 0.08'")
+    allowed = rules_of(rules=[{"tasks": ["t"], "missing": 0.08}])
+    result = judge(gated(easy), gated(before, "base"), allowed)
+    assert result.status == "pass"
+    assert result.warnings == ("task t: only base answered 8 questions: doc_id 92, 93, 94, …",)
+    more = judge(gated(before), gated(easy, "base"), GateRules())
+    assert more.status == "pass", "the candidate may answer more"
 
 
 @pytest.mark.parametrize(
@@ -258,6 +295,7 @@ def test_what_the_baseline_has_must_be_there() -> None:
         ("rules: [{tasks: [a], flor: 1}]", "rules.0.flor: unknown key"),
         ("rules: [{tasks: []}]", "rules.0.tasks"),
         ("rules: [{tasks: [a], pooled: true, floor: 0.5}]", "rules.0: a pooled rule has"),
+        ("rules: [{tasks: [a], pooled: true, missing: 0.5}]", "rules.0: a pooled rule has"),
         ("tolerance: -1", "tolerance: Input should be greater than or equal to 0"),
         ("confidence: 95", "confidence: Input should be less than 1"),
         ("latency: {ratio: 1.1, figures: [p50]}", "latency.figures.0"),

@@ -5,7 +5,8 @@ import pytest
 
 from medbench.harness.groups import group_scores, pooled
 from medbench.harness.join import join
-from medbench.harness.stats import pool, summarise
+from medbench.harness.pooling import pool
+from medbench.harness.stats import summarise
 from medbench.tasks.catalog import groups
 
 GROUP = "multimedqa_letters"
@@ -14,7 +15,8 @@ GROUP = "multimedqa_letters"
 def table(task: str, scores: list[float], orders: int = 1, model: str = "base") -> pd.DataFrame:
     rows = [
         {"task": task, "model": model, "cluster": str(n), "order": order, "score": score,
-         "weight": 1.0, "doc_id": orders * n + order, "doc_hash": f"{task} {n}"}
+         "weight": 1.0, "doc_id": orders * n + order, "doc_hash": f"{task} {n}",
+         "question": f"{n} of {task}?", "target": "yes"}
         for n, score in enumerate(scores)
         for order in range(orders)
     ]  # fmt: skip

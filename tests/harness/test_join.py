@@ -166,6 +166,26 @@ def test_letters_are_read_as_the_options_that_the_other_side_knows() -> None:
         join(known, foreign(3, target=["B", "C", "D"], options=[[]] * 3))
 
 
+def test_letters_against_a_side_without_texts_are_compared_by_their_hashes() -> None:
+    lettered = foreign(3, target=["B", "C", "A"], options=[[]] * 3)
+    bare = lettered.assign(target=None, question=None, prediction=None)
+    for a, b in ((lettered, bare), (bare, lettered)):
+        assert join(a, b).warnings == ()
+
+
+def test_what_holds_of_several_tasks_is_said_once() -> None:
+    one = pd.concat([table(3, task=task) for task in ("t", "u", "v", "w", "x")], ignore_index=True)
+    other = pd.concat(
+        [table(2, task=task, prompt_hash="q", protocol="unknown") for task in ("t", "u", "v", "w")]
+    )
+    assert join(one, other).warnings == (
+        "4 tasks (t, u, v, …): only a answered 4 questions: doc_id 2, 2, 2, …",
+        "only a answered task x",
+        "4 tasks (t, u, v, …): how b was asked is unknown",
+        "4 tasks (t, u, v, …): the prompts of 8 questions differ",
+    )
+
+
 def test_letters_without_any_options_are_refused_with_the_remedy() -> None:
     lettered = foreign(2, target=["A", "B"], options=[[]] * 2)
     with pytest.raises(InputError, match="the answers of b are letters, so give its options"):

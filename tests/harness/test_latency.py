@@ -13,7 +13,8 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 from medbench.errors import InputError, StageError
 from medbench.harness.export import export_onnx
 from medbench.harness.latency import COLUMNS, LatencyJob, LatencySettings, measure, summarise
-from medbench.harness.latency_worker import fill, greedy
+from medbench.harness.latency.engines import greedy
+from medbench.harness.latency.worker import fill
 
 VOCAB = 40
 SETTINGS = LatencySettings(

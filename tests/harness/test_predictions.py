@@ -115,8 +115,10 @@ def test_what_the_file_says_of_correctness_holds_and_contradictions_are_counted(
     ]
     side = load_side(write(tmp_path / "p.jsonl", *rows))
     assert side.samples["score"].tolist() == [0, 1, 1, 0.5]
-    assert len(side.notes) == 1
-    assert "the file scores 2 of" in side.notes[0]
+    assert side.notes == (
+        "2 of 4 answers scored otherwise than by comparing them with their targets; "
+        "the scores given were kept",
+    )
 
 
 def test_probabilities_and_log_likelihoods_give_the_same_calibration(tmp_path: Path) -> None:
@@ -335,7 +337,7 @@ def test_an_imported_run_is_reported_and_read_again(tmp_path: Path) -> None:
     assert task.scores[0].value == pytest.approx(2 / 3)
     assert task.scores[0].calibration is not None
     assert any("scored elsewhere" in note for note in report.notes)
-    assert any("no score for 3 of 3 answers" in note for note in report.notes)
+    assert any("No score for 3 of 3 answers" in note for note in report.notes)
     assert "<b>[red]" not in (run / "report.html").read_text("utf-8")
     done = CliRunner().invoke(app, ["report", str(run.path)])
     assert done.exit_code == 0

@@ -4,6 +4,8 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import pandas as pd
 import pytest
@@ -11,6 +13,10 @@ from typer.testing import CliRunner
 
 from medbench.cli import app
 from medbench.errors import InputError
+from medbench.harness.plan import make_plan
+from medbench.harness.ranks import Ranks
+from medbench.harness.run import check_launch
+from medbench.harness.suite import load_suite
 
 SCRIPT = """
 import os, sys
@@ -53,8 +59,46 @@ def test_two_processes_give_the_table_of_one(tmp_path: Path, clinic: Path) -> No
         pd.testing.assert_frame_equal(one, two, atol=1e-4)
 
 
-def test_a_whole_run_is_one_process(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("WORLD_SIZE", "2")
+@pytest.mark.parametrize("lacking", ["RANK", "MASTER_ADDR", "MASTER_PORT"])
+def test_a_launcher_that_says_too_little(monkeypatch: pytest.MonkeyPatch, lacking: str) -> None:
+    said = {"WORLD_SIZE": "2", "RANK": "1", "MASTER_ADDR": "localhost", "MASTER_PORT": "1"}
+    for name, value in said.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.delenv(lacking)
     found = CliRunner().invoke(app, ["run"]).exception
     assert isinstance(found, InputError)
-    assert "accelerate launch -m lm_eval --model medbench" in str(found)
+    assert lacking in str(found)
+    assert "accelerate launch -m medbench run" in str(found)
+
+
+def launched(tmp_path: Path, recipe: Path, size: int = 2) -> None:
+    """What is checked of a run by *size* processes before any work is done."""
+    suite = load_suite("quickstart", [f"models.tuned.adapter.recipe={recipe}"])
+    plan = make_plan(suite, models="base,tuned", tasks=None, device="cpu", command="")
+    check_launch(plan, cast(Ranks, SimpleNamespace(size=size)))
+
+
+@pytest.mark.parametrize("name", ["ACCELERATE_USE_FSDP", "ACCELERATE_USE_DEEPSPEED"])
+def test_a_launcher_that_shards_models_is_refused(
+    tmp_path: Path, short_recipe: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """transformers would load zeros in all processes but the first, and score them."""
+    monkeypatch.setenv(name, "true")
+    with pytest.raises(InputError, match=rf"{name}.*holds the whole base.*--multi_gpu"):
+        launched(tmp_path, short_recipe)
+    launched(tmp_path, short_recipe, size=1)
+    monkeypatch.setenv(name, "false")
+    launched(tmp_path, short_recipe)
+
+
+def test_a_batch_that_cannot_be_shared_is_refused(tmp_path: Path, short_recipe: Path) -> None:
+    with pytest.raises(InputError, match="batch_size 8 cannot be shared evenly by 3 processes"):
+        launched(tmp_path, short_recipe, size=3)
+
+
+def test_the_recipe_says_the_precision_and_not_the_launcher(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "bf16")
+    Ranks().connect("cpu")
+    assert "ACCELERATE_MIXED_PRECISION" not in os.environ

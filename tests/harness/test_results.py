@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 
 from medbench.errors import InputError
+from medbench.harness.notes import notes
 from medbench.harness.plan import Plan, make_plan
 from medbench.harness.results import derive, samples_part
 from medbench.harness.store import RunFolder
@@ -31,7 +32,7 @@ def rows(model: str, task: str, right: list[int], orders: int = 1) -> pd.DataFra
         "score": [float(one) for one in right], "weight": 1.0, "question": "Q", "target": "T",
         "options": [["T", "U"]] * n, "option_scores": [[]] * n, "confidence": float("nan"),
         "prediction": ["T" if one else "U" for one in right], "output": None, "subject": None,
-        "unparsed": False, "truncated": False,
+        "unparsed": False, "truncated": False, "cut": False,
     })  # fmt: skip
 
 
@@ -88,7 +89,7 @@ def test_questions_of_one_side_are_left_out_and_said(plan: Plan, tmp_path: Path)
         rows("base", "clinic_text", [1, 0, 1]), rows("tuned", "clinic_text", [1, 0]),
     )  # fmt: skip
     assert found["comparisons"][0]["n"] == 2
-    (said,) = set(found["notes"]) - set(plan.notes())
+    (said,) = set(found["notes"]) - set(notes(plan))
     assert "clinic_text" in said
     assert "base" in said
 
@@ -102,3 +103,10 @@ def test_different_right_answers_are_refused(plan: Plan, tmp_path: Path) -> None
     other = rows("tuned", "clinic_text", [1, 0]).assign(target_hash=["t0", "changed"])
     with pytest.raises(InputError, match=r"clinic_text.*right answers"):
         results(plan, tmp_path / "R", rows("base", "clinic_text", [1, 0]), other)
+
+
+def test_prompts_that_lost_their_beginning_are_said_at_the_top(plan: Plan, tmp_path: Path) -> None:
+    whole, cut = rows("base", "clinic_text", [1, 0, 1]), rows("tuned", "clinic_text", [1, 1, 1])
+    found = results(plan, tmp_path / "R", whole, cut.assign(cut=[True, False, True]))
+    (said,) = set(found["notes"]) - set(notes(plan))
+    assert said.startswith("tuned: 2 of 3 prompts of clinic_text were longer than the model's")

@@ -19,7 +19,7 @@ from statsmodels.stats.proportion import proportion_confint
 
 from medbench.errors import InputError
 from medbench.harness.intervals import tango
-from medbench.harness.stats import compare, holm, one_sided, order_effect, pool, summarise
+from medbench.harness.stats import compare, holm, one_sided, order_effect, summarise
 
 METRICS = ["acc", "bits_per_byte"]
 Z = 1.959963984540054
@@ -332,8 +332,6 @@ def test_metrics_do_not_mix() -> None:
     mixed = pd.concat([pairs([1], [0]), pairs([3.0], [2.0], "bits_per_byte")])
     with pytest.raises(InputError, match="one metric"):
         compare(mixed)
-    with pytest.raises(InputError, match=r"different metrics \(acc, bits_per_byte\)"):
-        pool([pairs([1], [0]), pairs([3.0], [2.0], "bits_per_byte")])
 
 
 def test_orders_of_one_question_are_no_independent_evidence() -> None:
@@ -422,18 +420,3 @@ def test_holm_leaves_out_what_was_not_tested() -> None:
     assert (found[0], found[2]) == (0.02, 0.02)
     assert math.isnan(found[1])
     assert holm([]) == []
-
-
-def test_pooling_counts_every_question_once() -> None:
-    plain, asked_often = counts(10, 2, 5, 3), pairs([1, 0, 0, 0] * 5, [1, 1, 0, 0] * 5)
-    asked_often["cluster"] = np.arange(5).repeat(4).astype(str)
-    found = compare(pool([plain, asked_often]))
-    assert found.n == 25
-    assert found.a == pytest.approx((20 * 0.6 + 5 * 0.25) / 25)
-    assert found.difference == pytest.approx((20 * 0.15 + 5 * 0.25) / 25)
-
-
-def test_pooled_right_and_wrong_answers_keep_their_exact_test() -> None:
-    found = compare(pool([counts(10, 2, 5, 3), counts(4, 1, 9, 0)]))
-    assert (found.n, found.discordant, found.test) == (34, (3, 14), "exact McNemar")
-    assert found.p == pytest.approx(mcnemar([[0, 3], [14, 0]], exact=True).pvalue)

@@ -18,6 +18,7 @@ from medbench.harness.calibration import probabilities
 from medbench.harness.groups import comparison, pooled
 from medbench.harness.join import join
 from medbench.harness.judge import COLUMNS, agreement
+from medbench.harness.pooling import pool
 from medbench.harness.results import adjusted, task_score
 from medbench.harness.store import RunFolder
 
@@ -221,7 +222,7 @@ def make_group(
     compared = []
     if pairs:
         names = {"task": "made_up", "metric": "acc", "base": "base", "tuned": "tuned"}
-        compared = [names | comparison(stats.pool([pairs[task] for task in GROUP]))]
+        compared = [names | comparison(pool([pairs[task] for task in GROUP]))]
     return {
         "members": GROUP, "metric": "acc", "scores": scores, "comparisons": adjusted(compared),
     }  # fmt: skip

@@ -14,6 +14,7 @@ SUBJECT = Subject(
     model="tuned",
     repo="me/clinic",
     base="someone/base-8B",
+    kind="ia3",
     recipe="name: r\ndata:\n  source: /home/jane/rows.jsonl\ncompletion: <think>x</think>\n",
     what="adapter",
 )
@@ -28,6 +29,7 @@ def test_metadata_is_what_the_hub_reads(report: Report) -> None:
     data = ModelCard(card(report, SUBJECT)).data
     assert data.base_model == "someone/base-8B"
     assert data.library_name == "peft"
+    assert data.tags == ["medbench", "medical", "ia3"]
     found = {(one.dataset_name, one.metric_type): one.metric_value for one in data.eval_results}
     scores = {
         task.name: score.value

@@ -33,8 +33,24 @@ def test_the_peak_that_was_measured_stands_beside_its_own_prediction(forecast: F
 def test_before_a_run_nothing_is_said_of_measurement() -> None:
     one = read_forecast("tuned", make_forecast())
     assert one.measured == ""
+    assert one.later in one.sentences
     assert {line.difference for line in one.lines} == {"–"}
     assert "measured" not in one.claim
+
+
+def test_a_run_without_a_gpu_says_that_nothing_was_measured() -> None:
+    ran = read_forecast("tuned", make_forecast(), {"peak_bytes": None})
+    assert ran.sentences[0].startswith("Predicted for a GPU. This run tuned without one")
+    assert ran.later not in ran.sentences
+
+
+def test_int8_is_explained_only_where_it_needs_more() -> None:
+    made = make_forecast()
+    for name, peak in {"bf16": 100, "int8": 101}.items():
+        made["precisions"][name]["peak"] = peak
+    assert read_forecast("tuned", made).kept.startswith("int8 needs more than bf16: ")
+    made["precisions"]["int8"]["peak"] = 100
+    assert read_forecast("tuned", made).kept == ""
 
 
 def test_the_claim_is_computed_from_these_figures_alone() -> None:
@@ -64,7 +80,7 @@ def test_a_report_shows_it_and_draws_it(whole_run: RunFolder) -> None:
 
 
 def test_names_are_escaped() -> None:
-    assert "<img" not in markdown(read_forecast("<img src=x>", make_forecast()))
+    assert "### \\<img src=x\\>\n" in markdown(read_forecast("<img src=x>", make_forecast()))
 
 
 def test_a_run_that_could_not_predict_has_no_section(whole_run: RunFolder, tmp_path: Path) -> None:

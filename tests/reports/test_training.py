@@ -9,7 +9,7 @@ import pytest
 from medbench.harness.store import RunFolder
 from medbench.reports import Report, write_reports
 from medbench.reports.charts import draw
-from medbench.reports.formatting import NBSP
+from medbench.reports.formatting import NBSP, count
 
 DETAIL: dict[str, Any] = {
     "rows": 450, "validation_rows": 50, "too_long": 12, "steps": 4, "seconds": 31.4,
@@ -22,11 +22,12 @@ DETAIL: dict[str, Any] = {
         {"kind": "turned", "step": 4, "stop": False, "sentence": "validation loss <b>turned</b> up"}
     ],
 }  # fmt: skip
-LOSSES = """step,epoch,loss,validation_loss,learning_rate,grad_norm
-1,0.1,2.0,2.1,0.1,3.5
-2,0.2,1.5,1.7,0.1,1.0
-3,0.3,1.0,,0.1,1.25
-4,0.4,0.04,1.9,0.1,0.5
+LOSSES = """\
+step,epoch,loss,validation_loss,learning_rate,grad_norm,seconds_per_step,tokens_per_second
+1,0.1,2.0,2.1,0.1,3.5,9.5,1200.4
+2,0.2,1.5,1.7,0.1,1.0,2.5,4800.0
+3,0.3,1.0,,0.1,1.25,2.5,4800.0
+4,0.4,0.04,1.9,0.1,0.5,2.5,4900.0
 """
 
 
@@ -50,6 +51,8 @@ def test_the_facts(run: RunFolder) -> None:
     assert facts["rows kept for validation"] == "50"
     assert facts["left out"] == f"12{NBSP}rows longer than the recipe's max_length"
     assert facts["rows a step"] == f"8{NBSP}rows = 2 at once × 2 accumulated × 2{NBSP}processes"
+    assert facts["steps an epoch"] == f"57 = 450{NBSP}rows / 8, rounded up"
+    assert facts["a step"] == f"2.50{NBSP}s, {count(4800)}{NBSP}tokens a second"
     assert facts["back end"] == "trl: Unsloth needs a CUDA GPU"
     assert facts["loss"] == "2.000 → 0.040"
     assert facts["validation loss"] == "2.100 → 1.900, lowest 1.700 at step 2"

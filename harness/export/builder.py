@@ -1,0 +1,46 @@
+"""The process that builds: its arguments are SOURCE OUT PRECISION PROVIDER and the builder's flags.
+
+The Model Builder of onnxruntime-genai puts top-level modules on ``sys.path`` when it is imported,
+prints a lot, and its memory goes back only when its process ends.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+from .build import MAX_POSITIONS, PEAK, UNSUPPORTED
+
+
+def main(source: str, out: str, precision: str, provider: str, *flags: str) -> int:
+    """Write the graph to *out*, and the peak memory beside it. Returns the exit code."""
+    from onnxruntime_genai.models.builder import create_model, parse_extra_options
+
+    cache = str(Path(out).parent / "cache")  # beside the draft, so it goes with it
+    target = ("local", source, out, precision, provider, cache)
+    options = parse_extra_options(*target, ["hf_token=false", *flags])
+    config = options["hf_details"]["hf_config"]
+    if getattr(config, "max_position_embeddings", 0) > MAX_POSITIONS:
+        config.max_position_embeddings = MAX_POSITIONS
+    try:
+        create_model(*target, **options)
+    except NotImplementedError as error:
+        sys.stderr.write(f"{error}\n")
+        return UNSUPPORTED
+    (Path(out).parent / PEAK).write_text(json.dumps(peak_memory()))
+    return 0
+
+
+def peak_memory() -> int | None:
+    """Peak resident memory of this process in bytes; None where the system does not say."""
+    try:
+        import resource
+    except ImportError:  # Windows
+        return None
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+
+if __name__ == "__main__":
+    sys.exit(main(*sys.argv[1:]))

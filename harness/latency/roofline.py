@@ -1,0 +1,224 @@
+"""How fast this machine could be at best: bytes moved and FLOPs, over its measured peaks.
+
+The roofline model (Williams, Waterman, Patterson 2009, doi:10.1145/1498765.1498785): a request
+takes at least the longer of moving its bytes at the memory's speed and doing its arithmetic at the
+processor's. A step of one token moves all weights and the cache, so that bytes bound it; a prompt
+multiplies every weight by every token, so that FLOPs bound it.
+
+The embedding table is left out (a step reads one row of it). Logits are computed at every prompt
+position, as all engines here do.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import torch
+
+_LOOKED_UP = {"Gather", "GatherBlockQuantized", "Reshape", "Transpose", "GroupQueryAttention"}
+"""Operators that read a few rows of a table, or only rearrange it when the graph is loaded."""
+_SECONDS = 0.4
+"""How long each peak is sought."""
+
+
+@dataclass(frozen=True)
+class Work:
+    """What one token costs in one engine.
+
+    Attributes:
+        weight_bytes: Bytes of the weights that every step reads, whatever the batch.
+        parameters: Elements of the weight matrices: one multiplication and one addition a token.
+        kv_bytes: Bytes that one token of one row takes in the cache.
+        attention: FLOPs of a token for each token that it attends to.
+        compute: torch's name of the element type that is multiplied; None where no peak of it can
+            be measured (integer arithmetic).
+    """
+
+    weight_bytes: float
+    parameters: float
+    kv_bytes: float
+    attention: float
+    compute: str | None
+
+    def prefill(self, batch: int, tokens: int) -> tuple[float, float]:
+        """(bytes, FLOPs) of *batch* prompts of so many tokens; attention is causal."""
+        flops = 2 * self.parameters * tokens + self.attention * tokens * (tokens + 1) / 2
+        return self.weight_bytes + batch * tokens * self.kv_bytes, batch * flops
+
+    def step(self, batch: int, context: float) -> tuple[float, float]:
+        """(bytes, FLOPs) of one token a row that attends to *context* tokens."""
+        flops = 2 * self.parameters + self.attention * context
+        return self.weight_bytes + batch * context * self.kv_bytes, batch * flops
+
+
+def of_torch(model: Any) -> Work:
+    """The work of a transformers decoder."""
+    import torch
+
+    linear = [part.weight for part in model.modules() if isinstance(part, torch.nn.Linear)]
+    config = model.config.get_text_config(decoder=True)
+    head = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    return Work(
+        weight_bytes=sum(weight.nbytes for weight in linear),
+        parameters=sum(weight.numel() for weight in linear),
+        kv_bytes=2 * config.num_hidden_layers * config.num_key_value_heads * head
+        * model.dtype.itemsize,
+        attention=4.0 * config.num_hidden_layers * config.num_attention_heads * head,
+        compute=str(model.dtype).removeprefix("torch."),
+    )  # fmt: skip
+
+
+def of_onnx(folder: Path, provider: str) -> Work:
+    """The work of a Model Builder export, read from its graph; the weights are not loaded."""
+    import onnx
+
+    model = json.loads((folder / "genai_config.json").read_text("utf-8"))["model"]
+    decoder = model["decoder"]
+    graph = onnx.load(folder / decoder["filename"], load_external_data=False).graph
+    weights = {one.name: one for one in graph.initializer}
+    read: set[str] = set()
+    parameters = 0
+    quantised = False
+    for node in graph.node:
+        own = [name for name in node.input if name in weights]
+        if node.op_type not in _LOOKED_UP:
+            read.update(own)
+        if node.op_type == "MatMulNBits":
+            about = {a.name: onnx.helper.get_attribute_value(a) for a in node.attribute}
+            parameters += about["K"] * about["N"]
+            quantised = True
+        elif node.op_type == "MatMul":
+            parameters += sum(math.prod(weights[name].dims) for name in own)
+    cached = next(one for one in graph.input if one.name == "past_key_values.0.key")
+    element = _numpy_type(cached.type.tensor_type.elem_type)
+    heads = cached.type.tensor_type.shape.dim[1].dim_value
+    layers, head = decoder["num_hidden_layers"], decoder["head_size"]
+    integers = quantised and provider == "cpu"  # on a GPU they are multiplied as fp16
+    return Work(
+        weight_bytes=float(sum(_size(weights[name]) for name in read)),
+        parameters=float(parameters),
+        kv_bytes=2.0 * layers * heads * head * element.itemsize,
+        attention=4.0 * layers * decoder["num_attention_heads"] * head,
+        compute=None if integers else element.name,
+    )
+
+
+def _numpy_type(element: int) -> Any:
+    import onnx
+
+    return onnx.helper.tensor_dtype_to_np_dtype(element)
+
+
+def _size(weight: Any) -> int:
+    return int(math.prod(weight.dims) * _numpy_type(weight.data_type).itemsize)
+
+
+@dataclass
+class Peaks:
+    """The measured peaks of *device*; each is measured when it is first asked for."""
+
+    device: str
+    _matmul: dict[str, float] = field(default_factory=dict)
+    _bandwidth: dict[int, float] = field(default_factory=dict)
+
+    def matmul(self, dtype: str) -> float:
+        """FLOP/s of a product of two large square matrices of *dtype*."""
+        if dtype not in self._matmul:
+            self._matmul[dtype] = matmul_peak(self.device, dtype)
+        return self._matmul[dtype]
+
+    def bandwidth(self, size: float) -> float:
+        """Bytes a second at which a buffer of *size* bytes is read again and again.
+
+        A model that fits into a cache of the processor is read at that cache's speed; therefore the
+        buffer is as large as what a step reads. Sizes are rounded up to powers of two.
+        """
+        rounded = 1 << max(20, math.ceil(math.log2(max(size, 1))))
+        if rounded not in self._bandwidth:
+            self._bandwidth[rounded] = bandwidth(self.device, rounded)
+        return self._bandwidth[rounded]
+
+    def prefill(self, work: Work, batch: int, tokens: int) -> float:
+        """Seconds that so many prompts take at the least; NaN where no matmul peak applies."""
+        if work.compute is None:
+            return math.nan
+        return self._seconds(work, work.prefill(batch, tokens))
+
+    def step(self, work: Work, batch: int, context: float) -> float:
+        """Seconds that one token a row takes at the least."""
+        return self._seconds(work, work.step(batch, context))
+
+    def _seconds(self, work: Work, cost: tuple[float, float]) -> float:
+        moved, flops = cost
+        compute = flops / self.matmul(work.compute) if work.compute else 0.0
+        return max(moved / self.bandwidth(moved), compute)
+
+    def again(self) -> None:
+        """Measure all that is known once more and keep the better: a neighbour may have been busy.
+
+        Call it when the requests are done, so that their time is enclosed.
+        """
+        for dtype, known in self._matmul.items():
+            self._matmul[dtype] = max(known, matmul_peak(self.device, dtype))
+        for size, known in self._bandwidth.items():
+            self._bandwidth[size] = max(known, bandwidth(self.device, size))
+
+    def as_dict(self) -> dict[str, Any]:
+        """What was measured: FLOP/s by element type, bytes/s by size of buffer."""
+        sizes = {str(size): rate for size, rate in sorted(self._bandwidth.items())}
+        return {"matmul": dict(self._matmul), "bandwidth": sizes}
+
+
+def matmul_peak(device: str, dtype: str) -> float:
+    """FLOP/s of a product of square matrices of random numbers, the best of several."""
+    import torch
+
+    # On a CPU short enough to end before the scheduler takes the core away.
+    size = 8192 if device.startswith("cuda") else 512
+    kind = getattr(torch, dtype)
+    a, b = (torch.randn(size, size, device=device).to(kind) for _ in range(2))
+    out = torch.empty_like(a)
+    return 2 * size**3 / _best(lambda: torch.mm(a, b, out=out), device)
+
+
+def bandwidth(device: str, size: int) -> float:
+    """Bytes a second of reading *size* bytes, by the better of two ways.
+
+    They are a sum, and a product of a matrix and a vector, which is what a step is.
+    """
+    import torch
+
+    width = 4096 if size >= 1 << 26 else 256
+    matrix = torch.ones((size // 4 // width, width), device=device)
+    vector = torch.ones(width, device=device)
+    out = torch.empty(matrix.shape[0], device=device)
+    product = _best(lambda: torch.mv(matrix, vector, out=out), device)
+    flat = matrix.view(-1)
+    seconds = min(product, _best(lambda: torch.sum(flat), device))
+    return float(matrix.nbytes) / seconds
+
+
+def _best(work: Callable[[], torch.Tensor], device: str) -> float:
+    """Seconds of the fastest of many calls."""
+    import torch
+
+    wait = torch.cuda.synchronize if device.startswith("cuda") else _nothing
+    best, end = math.inf, time.perf_counter() + _SECONDS
+    while time.perf_counter() < end:
+        wait()
+        start = time.perf_counter()
+        work()
+        wait()
+        best = min(best, time.perf_counter() - start)
+    return best
+
+
+def _nothing() -> None:
+    """A CPU has done its work when the call returns."""

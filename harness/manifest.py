@@ -1,0 +1,87 @@
+"""The manifest while a run goes on: what is done, what runs, what failed.
+
+It is written before and after each stage. A stage is one line of the file, made once, so that a run
+of a thousand stages does not spend its time on writing what it wrote before.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from datetime import UTC, datetime
+from typing import Any
+
+from . import store
+from .backends import redact
+from .lock import Held
+from .store import FORMAT, RunFolder, explain_unwritable
+
+Record = dict[str, Any]
+
+
+class Manifest:
+    """manifest.json of *run*, which this process holds.
+
+    Attributes:
+        about: Everything but the stages.
+        stages: The record of each stage of the plan that was begun, in order.
+        kept: Finished stages of earlier plans in this folder.
+    """
+
+    def __init__(
+        self, run: RunFolder, lock: Held, about: dict[str, Any], planned: list[str]
+    ) -> None:
+        before = run.last_manifest() or {}
+        known: dict[str, Record] = before.get("kept", {}) | before.get("stages", {})
+        self._run, self._lock = run, lock
+        self.about = {
+            "format": FORMAT,
+            "status": "running",
+            "created": before.get("created", now()),
+            "updated": now(),
+            "seconds": None,
+        } | about
+        self.stages = {name: known[name] for name in planned if name in known}
+        self.kept = {
+            name: record
+            for name, record in known.items()
+            if name not in planned and record["status"] == "done"
+        }
+        self._lines = {name: _line(name, record) for name, record in self.stages.items()}
+        self._kept = [_line(name, record) for name, record in self.kept.items()]
+
+    def record(self, name: str, record: Record) -> None:
+        """Put down what is known of stage *name*, and save."""
+        self.stages[name] = record
+        self._lines[name] = _line(name, record)
+        self.save()
+
+    def save(self) -> None:
+        """Write the file.
+
+        Raises:
+            StageError: The disk is full or read-only, or another process has taken the folder.
+        """
+        self._lock.check()
+        self.about["updated"] = now()
+        about = store.as_json(self.about).removesuffix("\n}\n")
+        stages, kept = _block(self._lines.values()), _block(self._kept)
+        text = f'{about},\n  "stages": {stages},\n  "kept": {kept}\n}}\n'
+        try:
+            self._run.write_manifest(redact(text))
+        except OSError as error:
+            raise explain_unwritable(error, self._run.path) or error from error
+
+
+def now() -> str:
+    """The time in UTC, ISO 8601, to the second."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def _line(name: str, record: Record) -> str:
+    return f"    {json.dumps(name)}: {json.dumps(store.finite(record), ensure_ascii=False)}"
+
+
+def _block(lines: Iterable[str]) -> str:
+    joined = ",\n".join(lines)
+    return f"{{\n{joined}\n  }}" if joined else "{}"

@@ -1,0 +1,240 @@
+"""Every question with the answers of every model, as rows for the page's sample browser.
+
+The rows are plain JSON values, in the order of the hashes of their questions: nobody picked it, and
+a question that was asked by several protocols stands together. ``packed`` compresses them for a
+page.
+
+A row is ``[task, doc_id, hash, question, options, target, answers]``; task is a place in ``tasks``,
+``question`` is null where its text is not shown, ``target`` is a place in ``options`` or a text.
+``answers`` has an entry for each model, null where it was not asked:
+``[right, value, prediction, reasoning, output, tokens, problem, truncated, scores]``; ``right`` is
+1, 0, or null where the metric knows no right and wrong (``value`` then has its value);
+``prediction`` is like ``target``; ``scores`` are the options' log-likelihoods in nats.
+"""
+
+from __future__ import annotations
+
+import base64
+import gzip
+import hashlib
+import json
+import math
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import pandas as pd
+
+from .parsing import wording
+from .text import LIMIT, clean, split_reasoning
+
+Row = list[Any]
+
+TOTAL = 30_000_000
+"""Characters of all texts together, beyond which single ones are cut shorter."""
+LIMITS = (LIMIT, 2000, 700, 250)
+"""Where a text is cut."""
+PART = 2000
+"""Questions in one compressed part."""
+LEVEL = 4
+"""Of compression: a tenth larger than at 6, in half the time."""
+BUDGET = 12_000_000
+"""Characters that all compressed parts have on the page; what does not fit goes without text."""
+
+
+@dataclass(frozen=True)
+class Questions:
+    """What the browser shows.
+
+    Attributes:
+        couples: Pairs of places in ``models``: base and tuned, or a model and what was made of it.
+        cut: Characters at which texts are cut.
+        rows: See above.
+    """
+
+    tasks: tuple[str, ...]
+    models: tuple[str, ...]
+    couples: tuple[tuple[int, int], ...]
+    cut: int
+    rows: tuple[Row, ...]
+
+    @property
+    def readable(self) -> bool:
+        """Whether there is a text to read."""
+        return any(row[3] is not None for row in self.rows)
+
+
+@dataclass(frozen=True)
+class Packed:
+    """The rows as base64 of gzipped JSON; ``without_text`` of them lost theirs to the budget."""
+
+    parts: tuple[str, ...]
+    without_text: int
+
+
+def read_questions(
+    samples: pd.DataFrame, couples: Collection[tuple[str, str]]
+) -> Questions | None:  # fmt: skip
+    """The questions of a samples table as they were published; None where there is none."""
+    columns = [name for name in ("task", *_Asked._fields) if name in samples]
+    table = samples.loc[samples["order"] == 0, columns]
+    if table.empty:
+        return None
+    tasks, models = (tuple(map(str, table[name].unique())) for name in ("task", "model"))
+    cut = _cut(table)
+    read = _Reader(models, cut)
+    rows = [
+        row
+        for place, task in enumerate(tasks)
+        for row in read.rows(place, table[table["task"] == task])
+    ]
+    rows.sort(key=lambda row: (_digest(row[3] or row[2]), row[0]))
+    pairs = tuple(
+        (models.index(a), models.index(b)) for a, b in couples if a in models and b in models
+    )
+    shown = tuple(map(clean, tasks)), tuple(map(clean, models))
+    return Questions(*shown, pairs, cut, tuple(rows))
+
+
+def packed(questions: Questions, budget: int = BUDGET) -> Packed:
+    """The rows compressed, the first ones with their texts until *budget* characters are full."""
+    parts, used, bare = [], 0, 0
+    for start in range(0, len(questions.rows), PART):
+        rows = questions.rows[start : start + PART]
+        part = "" if bare else _pack(rows)
+        if bare or used + len(part) > budget:
+            part = _pack([_bare(row) for row in rows])
+            bare += len(rows)
+        used += len(part)
+        parts.append(part)
+    return Packed(tuple(parts), bare)
+
+
+def _pack(rows: Sequence[Row]) -> str:
+    text = json.dumps(rows, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    # No time stamp: the same run gives the same page.
+    return base64.b64encode(gzip.compress(text.encode("utf-8"), LEVEL, mtime=0)).decode("ascii")
+
+
+def _bare(row: Row) -> Row:
+    task, number, key, _, _, _, answers = row
+    kept = [one and [*one[:2], None, "", "", *one[5:8], []] for one in answers]
+    return [task, number, key, None, [], None, kept]
+
+
+def _cut(table: pd.DataFrame) -> int:
+    """The most characters that let all texts together stay within their total."""
+    first = table.drop_duplicates(["task", "doc_id"])
+    lengths = pd.concat([table["output"].dropna().str.len(), first["question"].dropna().str.len()])
+    fitting = (cut for cut in LIMITS if lengths.clip(upper=cut).sum() <= TOTAL)
+    return next(fitting, LIMITS[-1])
+
+
+class _Asked(NamedTuple):
+    """What is read of a row of the samples table."""
+
+    model: str
+    doc_id: int
+    doc_hash: str
+    metric: str
+    score: float
+    weight: float
+    question: str | None
+    options: Any
+    target: Any
+    prediction: Any
+    option_scores: Any
+    output: Any
+    output_tokens: float
+    truncated: bool
+    problem: Any
+
+
+class _Reader:
+    """Rows of one task after the other; an option that was met before is not cleaned again."""
+
+    def __init__(self, models: Sequence[str], cut: int) -> None:
+        self.places = {model: place for place, model in enumerate(models)}
+        self.cut = cut
+        self.known: dict[str, str] = {}
+
+    def rows(self, task: int, table: pd.DataFrame) -> Iterator[Row]:
+        found: dict[int, Row] = {}
+        for one in map(_Asked._make, zip(*map(_values, _columns(table)), strict=True)):
+            row = found.get(one.doc_id)
+            if row is None:
+                row = found[one.doc_id] = self._question(task, one)
+            row[6][self.places[one.model]] = self._answer(one, row[4])
+        yield from found.values()
+
+    def _question(self, task: int, one: _Asked) -> Row:
+        options = [self._text(option) for option in _list(one.options)]
+        question = one.question
+        return [
+            task,
+            int(one.doc_id),
+            str(one.doc_hash or "")[:16],
+            clean(question, self.cut) if isinstance(question, str) else None,
+            options,
+            _place(self._text(one.target), options),
+            [None] * len(self.places),
+        ]
+
+    def _answer(self, one: _Asked, options: list[str]) -> list[Any]:
+        binary, output = one.metric == "acc", one.output
+        reasoning, visible = split_reasoning(output) if isinstance(output, str) else ("", "")
+        scores, tokens = _list(one.option_scores), one.output_tokens
+        whole = len(scores) == len(options) and all(map(math.isfinite, scores))
+        value = one.score / one.weight if one.weight and not binary else math.nan
+        return [
+            int(one.score == 1) if binary else None,
+            None if math.isnan(value) else round(value, 3),
+            _place(self._text(one.prediction), options),
+            clean(reasoning, self.cut) if reasoning else "",
+            clean(visible, self.cut) if visible else "",
+            None if math.isnan(tokens) else int(tokens),
+            wording(one.problem) if isinstance(one.problem, str) else None,
+            int(one.truncated),
+            [round(score, 2) for score in scores] if whole else [],
+        ]
+
+    def _text(self, value: Any) -> str:
+        if not isinstance(value, str):
+            return ""
+        text = self.known.get(value)
+        if text is None:
+            text = self.known[value] = clean(value, self.cut)
+        return text
+
+
+def _columns(table: pd.DataFrame) -> Iterator[pd.Series[Any]]:
+    for name in _Asked._fields:
+        if name == "output_tokens":
+            yield pd.to_numeric(table[name], errors="coerce").astype(float)
+        elif name in table:
+            yield table[name]
+        else:  # runs of before 0.2 do not say why an answer was not read
+            yield pd.Series(None, index=table.index, dtype=object)
+
+
+def _values(column: pd.Series[Any]) -> list[Any]:
+    # An array of objects first: pandas iterates over Arrow's strings one by one.
+    found: list[Any] = column.to_numpy(dtype=object).tolist()
+    return found
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode("utf-8")).hexdigest()
+
+
+def _list(values: Any) -> list[Any]:
+    """Of a list or an array of numpy."""
+    if values is None:
+        return []
+    found: list[Any] = values.tolist() if hasattr(values, "tolist") else list(values)
+    return found
+
+
+def _place(text: str, options: list[str]) -> int | str | None:
+    """Which option *text* is; the text itself where it is none, null where there is none."""
+    return options.index(text) if text in options else text or None

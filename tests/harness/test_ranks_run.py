@@ -1,0 +1,123 @@
+"""Whole runs in two processes, as `accelerate launch` starts them, here over gloo on a CPU."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import yaml
+
+from medbench.finetune.recipe import load_recipe
+
+# For a CPU accelerate starts one process, whatever it is asked for; --multi_gpu starts as many.
+LAUNCH = [
+    sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2",
+    "--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no",
+]  # fmt: skip
+QUIET = {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "passive"}
+LOG = ["step", "epoch", "loss", "validation_loss", "grad_norm", "learning_rate"]
+FAILS = """
+import os
+from medbench.cli import main
+if os.environ["RANK"] == "1":
+    from medbench.errors import StageError
+    from medbench.finetune import train
+    def broken(*_):
+        raise StageError("this one cannot")
+    train.prepare = broken
+main()
+"""
+
+
+def recipe_in(folder: Path) -> Path:
+    """Two epochs of six steps, logged and kept at each."""
+    clinic = load_recipe("clinic")
+    data = clinic.data.model_copy(update={"rows": 27, "validation_rows": 3})
+    recipe = clinic.model_copy(
+        update={
+            "data": data, "quantization": "none", "batch_size": 4, "steps": None, "epochs": 2.0,
+            "logging_steps": 1, "checkpoint_steps": 1, "warmup_steps": 2,
+        }
+    )  # fmt: skip
+    path = folder / "recipe.yaml"
+    path.write_text(yaml.safe_dump(recipe.model_dump()), "utf-8")
+    return path
+
+
+def command(start: list[str], recipe: Path, out: Path) -> list[str]:
+    return [
+        *start, "run", "--models", "base,tuned", "--tasks", "clinic_text,clinic_open",
+        "--limit", "5", "--device", "cpu", "--out", str(out),
+        "--set", f"models.tuned.adapter.recipe={recipe}", "--set", "latency=null",
+    ]  # fmt: skip
+
+
+def ran(start: list[str], recipe: Path, out: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        command(start, recipe, out), capture_output=True, text=True, check=False,
+        env=os.environ | QUIET, timeout=300,
+    )  # fmt: skip
+
+
+def log(out: Path) -> pd.DataFrame:
+    return pd.read_csv(out / "adapters" / "tuned" / "losses.csv")[LOG]
+
+
+def test_two_processes_tune_and_score_as_one(tmp_path: Path) -> None:
+    recipe = recipe_in(tmp_path)
+    one, two = tmp_path / "one", tmp_path / "two"
+    assert ran([sys.executable, "-m", "medbench"], recipe, one).returncode == 0
+    done = ran([*LAUNCH, "-m", "medbench"], recipe, two)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("base, tuned on cpu, 2 processes") == 1, "one of them speaks"
+    stages = [json.loads((out / "manifest.json").read_text())["stages"] for out in (one, two)]
+    alone, shared = (found["tune/tuned"]["detail"] for found in stages)
+    assert (alone["processes"], shared["processes"]) == (1, 2)
+    assert shared["rows_at_once"] * shared["accumulation"] * 2 == 4
+    assert alone["data_sha256"] == shared["data_sha256"]
+    pd.testing.assert_frame_equal(log(one), log(two), rtol=0, atol=1e-4)
+    scored = [pd.read_parquet(out / "samples.parquet") for out in (one, two)]
+    pd.testing.assert_frame_equal(*scored, atol=1e-3)
+
+
+@pytest.mark.slow
+def test_two_killed_processes_go_on_as_one(tmp_path: Path) -> None:
+    """The recipe's batch is the contract, so that neither kill nor number of processes matters."""
+    recipe = recipe_in(tmp_path)
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    assert ran([sys.executable, "-m", "medbench"], recipe, whole).returncode == 0
+    process = subprocess.Popen(
+        command([*LAUNCH, "-m", "medbench"], recipe, killed), start_new_session=True,
+        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=os.environ | QUIET,
+    )  # fmt: skip
+    while process.poll() is None and not list(killed.glob("parts/tune/*/step-5")):
+        time.sleep(0.01)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    assert not (killed / "adapters").exists()
+    assert ran([sys.executable, "-m", "medbench"], recipe, killed).returncode == 0
+    manifest = json.loads((killed / "manifest.json").read_text())
+    assert manifest["stages"]["tune/tuned"]["detail"]["resumed_from"] in {
+        f"step-{n}" for n in range(4, 12)
+    }
+    pd.testing.assert_frame_equal(log(whole), log(killed), rtol=0, atol=1e-4)
+
+
+def test_an_error_in_one_ends_both_and_is_told_once(tmp_path: Path) -> None:
+    recipe = recipe_in(tmp_path)
+    script = tmp_path / "fails.py"
+    script.write_text(FAILS)
+    started = time.monotonic()
+    done = ran([*LAUNCH, str(script)], recipe, tmp_path / "out")
+    assert time.monotonic() - started < 120, "the other waits for it in a collective operation"
+    assert done.returncode != 0
+    assert done.stderr.count("medbench: process 1 of 2") == 1
+    assert "tune/tuned: this one cannot" in done.stderr
+    manifest = json.loads((tmp_path / "out" / "manifest.json").read_text())
+    assert manifest["status"] == "failed"
+    assert "this one cannot" in manifest["stages"]["tune/tuned"]["error"]
