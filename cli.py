@@ -20,6 +20,7 @@ from .commands.compare import compare
 from .commands.doctor import doctor
 from .commands.gate import gate
 from .commands.import_ import import_
+from .commands.latency import latency
 from .commands.merge import merge
 from .commands.overlap import overlap
 from .commands.plan import plan
@@ -43,7 +44,21 @@ app = typer.Typer(
 )
 
 
-for verb in (plan, run, report, site, compare, gate, overlap, tasks, doctor, ask, merge, push):
+for verb in (
+    plan,
+    run,
+    report,
+    site,
+    compare,
+    gate,
+    overlap,
+    tasks,
+    doctor,
+    latency,
+    ask,
+    merge,
+    push,
+):
     app.command()(verb)
 app.command("import")(import_)
 app.add_typer(baseline, name="baseline")
@@ -90,5 +105,8 @@ def _program(
 
 
 def _stderr(message: str) -> None:
+    from .harness.backends import redact
+
+    message = redact(message)
     shown = "".join(c if c.isprintable() or c == "\n" else "\ufffd" for c in message)
     typer.echo(shown, err=True)

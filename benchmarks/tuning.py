@@ -114,8 +114,9 @@ def _medbench(recipe: Any, options: argparse.Namespace) -> tuple[Any, ...]:
         job = Job(ModelSpec(pretrained=options.base), recipe, out, Path(scratch) / "steps", device)
         detail = tune(job, silent)
         log = pd.read_csv(out / "losses.csv")
-    tokens = _tokens(recipe, options, len(log))
-    return log["loss"].tolist(), log["seconds_per_step"].tolist(), tokens, detail["peak_bytes"]
+    seconds = log["seconds_per_step"]
+    tokens = (seconds * log["tokens_per_second"]).round().tolist()
+    return log["loss"].tolist(), seconds.tolist(), tokens, detail["peak_bytes"]
 
 
 def _trl(recipe: Any, options: argparse.Namespace) -> tuple[Any, ...]:
@@ -185,18 +186,6 @@ def _clock(transformers: Any) -> Any:
             self.seconds.append(time.perf_counter() - self._started)
 
     return Clock()
-
-
-def _tokens(recipe: Any, options: argparse.Namespace, steps: int) -> list[int]:
-    """Tokens of each step's rows, averaged: which rows a step has is the sampler's choice."""
-    from transformers import AutoTokenizer
-
-    from medbench.finetune.dataset import encode, examples
-
-    tokenizer = AutoTokenizer.from_pretrained(options.base)
-    rows = encode(examples(recipe, recipe.seed), tokenizer, recipe).rows
-    mean = statistics.mean(len(row["input_ids"]) for row in rows)
-    return [round(mean * recipe.batch_size)] * steps
 
 
 def _make_base(options: argparse.Namespace, out: Path) -> None:

@@ -23,7 +23,8 @@ def update(
     source: Annotated[
         str,
         typer.Argument(
-            metavar="RUN[:MODEL]|FILE", help="A run folder, or anything that `gate` can read."
+            metavar="RUN|FILE",
+            help="What `medbench gate` would judge: a run folder or predictions.",
         ),
     ],
     out: Annotated[Path, typer.Option(dir_okay=False, help="The baseline file.")] = Path(
@@ -40,7 +41,8 @@ def update(
     from rich.console import Console
 
     from ..harness import baseline as files
-    from ..harness.predictions.load import load_side, parse_columns
+    from ..harness.gate.sides import candidate_and_baseline
+    from ..harness.predictions.load import parse_columns
     from ..reports.baseline import changes
 
     before = None
@@ -48,7 +50,7 @@ def update(
         if not files.is_baseline(out):
             raise InputError(f"--out {out}: is no baseline of medbench; choose another name")
         before = files.read(out)[1]
-    side = load_side(source, parse_columns(columns))
+    side = candidate_and_baseline(source, None, parse_columns(columns), compared=False)[0].side
     files.write(side.samples, _info(source, side.name), out)
     console = Console()
     console.print(changes(before, files.read(out)[1]))

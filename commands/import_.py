@@ -49,7 +49,8 @@ def import_(
         mapping["task"] = f"={task}"
     side = load_side(source, mapping)
     run = write_run(side, out, model_name(side, model), shlex.join(["medbench", *sys.argv[1:]]))
-    write_reports(run)
+    report = Report.read(run)
+    write_reports(run, report)
     console = Console()
-    print_summary(Report.read(run), console)
+    print_summary(report, console)
     console.print(f"Report: {out / 'report.html'}", highlight=False, markup=False, soft_wrap=True)

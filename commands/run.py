@@ -86,6 +86,7 @@ def run(
 
 def _lead(plan: Plan, target: RunFolder, group: Ranks) -> None:
     """Run the plan, report, and say so on the terminal."""
+    from ..harness.backends import redact_file
     from ..harness.lock import held
     from ..harness.quiet import quiet
     from ..harness.signals import Stopped, stopped_in_order
@@ -106,6 +107,8 @@ def _lead(plan: Plan, target: RunFolder, group: Ranks) -> None:
         raise typer.Exit(stop.exit_code) from None
     except OSError as error:
         raise explain_unwritable(error, folder) or error from error
+    finally:
+        redact_file(target / "run.log")
 
 
 def _perform(plan: Plan, target: RunFolder, group: Ranks, lock: Held, terminal: TextIO) -> None:
@@ -133,8 +136,9 @@ def _perform(plan: Plan, target: RunFolder, group: Ranks, lock: Held, terminal: 
             f"{error}\nFinished stages are kept in {folder}; "
             "once the cause is mended, give the same command again to go on."
         ) from error
-    write_reports(target)
-    print_summary(Report.read(target), console)
+    report = Report.read(target)
+    write_reports(target, report)
+    print_summary(report, console)
     console.print(
         f"Report: {folder / 'report.html'}", highlight=False, markup=False, soft_wrap=True
     )

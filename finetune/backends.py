@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from .. import errors
 from ..errors import InputError, MedbenchError, StageError
 from ..harness.progress import Tick
+from ..harness.ranks import world
 from .recipe import Recipe
 
 if TYPE_CHECKING:
@@ -63,7 +64,7 @@ def _obstacle(recipe: Recipe, device: str) -> str | None:
         return "Unsloth is not installed (pip install 'medbench[unsloth]')"
     if not device.startswith("cuda"):
         return "Unsloth needs a CUDA GPU"
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+    if world() > 1:
         return "medbench runs Unsloth on one GPU only"
     adapter = recipe.adapter
     if adapter.kind != "lora" or adapter.dora:

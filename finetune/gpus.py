@@ -10,9 +10,10 @@ from ..errors import InputError
 from .recipe import Recipe
 from .skeleton import Skeleton, dtype_of
 
-EFFICIENCY = 0.4
-"""Share of the matmul peak that a step is taken to reach. An assumption: rows laid end to end leave
-little idle, while micro-batches of two padded rows were measured at 0.12 (docs/measurements.md)."""
+EFFICIENCY = {"none": 0.42, "nf4": 0.45, "int8": 0.24}
+"""Share of the matmul peak that a step reaches, by quantisation: measured with rows laid end to end
+on an 8B model and one H200 (docs/measurements.md), and assumed of other models and GPUs. Micro-batches
+of two padded rows reached 0.14 there."""
 
 
 @dataclass(frozen=True)
@@ -85,4 +86,4 @@ def step_seconds(
     rate = gpu.single if dtype_of(recipe).itemsize == 4 else gpu.half
     moved = {"none": 0.0, "nf4": passes * 4.52, "int8": 1 * 5.0}[recipe.quantization]
     unpacked = moved * skeleton.multiplied * recipe.batch_size / rows
-    return float(work / (rate * EFFICIENCY) + unpacked / gpu.bandwidth)
+    return float(work / (rate * EFFICIENCY[recipe.quantization]) + unpacked / gpu.bandwidth)

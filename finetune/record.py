@@ -13,6 +13,7 @@ import torch
 from ..errors import StageError
 from ..harness.store import atomic_path
 from . import alarms
+from .batches import EndToEnd
 from .dataset import Prepared, fingerprint
 from .recipe import Recipe
 from .trainer import Trainer
@@ -51,6 +52,7 @@ def detail(recipe: Recipe, rows: Prepared, trainer: Trainer) -> dict[str, Any]:
         "rows_at_once": trainer.args.per_device_train_batch_size,
         "accumulation": trainer.args.gradient_accumulation_steps,
         "processes": trainer.args.world_size,
+        "end_to_end": isinstance(trainer.data_collator, EndToEnd),
         "steps": trainer.state.global_step,
         "loss_first": losses[0],
         "loss_last": losses[-1],

@@ -72,6 +72,7 @@ def _settings(tracker: str, folder: Path, name: str) -> dict[str, str]:
         # It would keep the command line's program and the state of the repository it lies in.
         "WANDB_DISABLE_CODE": "true",
         "WANDB_DISABLE_GIT": "true",
+        "WANDB_X_DISABLE_META": "true",  # the command line's arguments, the host, the user
     }
 
 

@@ -157,6 +157,16 @@ def redact(text: str) -> str:
     return text
 
 
+def redact_file(path: Path) -> None:
+    """Take the values of the environment's secrets out of a text file, if it is there."""
+    known = [secret.encode() for secret in secrets()]
+    content = path.read_bytes() if path.is_file() else b""
+    if any(secret in content for secret in known):
+        for secret in known:
+            content = content.replace(secret, b"[secret]")
+        path.write_bytes(content)
+
+
 def _leaves(args: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
     for key, value in args.items():
         if isinstance(value, Mapping):

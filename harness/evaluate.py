@@ -6,12 +6,15 @@ medbench's own columns (docs/reference/run-folder.md).
 
 from __future__ import annotations
 
+import contextlib
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from lm_eval import simple_evaluate
+from lm_eval import evaluator, simple_evaluate
 from lm_eval.tasks import TaskManager
 
 from ..errors import StageError
@@ -68,9 +71,13 @@ def score(
         StageError: lm-eval returned no sample, or an answer may be as long as the model's context.
     """
     prompt = asking.prompt
-    with include_paths(task) as folders, templates.applied(lm, task, prompt), bars_of(lm, tick):
+    with (
+        include_paths(task) as folders,
+        templates.applied(lm, task, prompt),
+        bars_of(lm, tick),
+        _asking_nothing_of_the_machine(),
+    ):
         manager = TaskManager(
-            include_path=folders,
             include_defaults=False,
             metadata={
                 "orders": asking.orders if task.shows_options else 1,
@@ -78,7 +85,9 @@ def score(
                 "shots": prompt.shots if task.takes_shots else 0,
             },
         )
-        loaded = manager.load([task.name])["tasks"][task.name]
+        # By its path: a search for its name would read every spec of medbench for each task.
+        spec = Path(folders[-1], "task.yaml") if task.own else task.spec
+        loaded = manager.load([str(spec)])["tasks"][task.name]
         if prompt.chat_template and task.assistant:
             loaded.set_config("doc_to_text", "{{question}}")
         if prompt.max_tokens and task.generates:
@@ -103,6 +112,23 @@ def score(
         raise StageError(f"task {task.name}: lm-eval returned no sample; is its data empty?")
     rows = [_row(name, task, sample, lm) for sample in samples]
     return pd.DataFrame(rows, columns=COLUMNS).sort_values("doc_id", ignore_index=True)
+
+
+@contextlib.contextmanager
+def _asking_nothing_of_the_machine() -> Iterator[None]:
+    """Stop lm-eval from asking pip, git, compilers and GPUs what they are, two seconds each task.
+
+    Nobody reads it: the manifest tells the environment once.
+    """
+    names = ("add_env_info", "get_git_commit_hash")
+    asked = {name: getattr(evaluator, name) for name in names}
+    for name in names:
+        setattr(evaluator, name, lambda *_: None)
+    try:
+        yield
+    finally:
+        for name, function in asked.items():
+            setattr(evaluator, name, function)
 
 
 def _row(model: str, task: Task, sample: dict[str, Any], lm: Any) -> dict[str, Any]:

@@ -116,7 +116,7 @@ def of_tuning(
             "source": lengths.source,
         },
         "gpu": {"name": card.name, "memory": card.memory, "source": card.source} if card else None,
-        "efficiency": gpus.EFFICIENCY if card else None,
+        "efficiency": dict(gpus.EFFICIENCY) if card else None,
         "precisions": table,
         "later": {"scoring_bytes": _scoring(spec, parameters)},
     }

@@ -86,6 +86,7 @@ class ScoringPool:
         self._model: Any = None
         self._tokenizer: Any = None
         self._engine: Any = None
+        self._built: dict[str, tuple[Any, Any]] = {}
 
     @contextlib.contextmanager
     def use(self, name: str, batch_size: int = 16) -> Iterator[Any]:
@@ -106,13 +107,19 @@ class ScoringPool:
             yield self._engine
         elif backend.torch:
             with self._weights(name) as (model, tokenizer):
-                yield _over(spec, model, tokenizer, batch_size)
+                yield self._asked(name, lambda: _over(spec, model, tokenizer, batch_size), model)
         elif backend.remote:
             with endpoint.connected(f"models.{name}", spec) as lm:
                 yield lm
         else:
             self._load(name, lambda: backends.build(spec, self._adapters.get(name)))
             yield self._engine
+
+    def _asked(self, name: str, build: Callable[[], Any], model: Any) -> Any:
+        """lm-eval's model *name* over *model*; kept, so that it is probed once and for all."""
+        if name not in self._built or self._built[name][0] is not model:
+            self._built[name] = (model, build())
+        return self._built[name][1]
 
     def _load(self, name: str, build: Callable[[], Any]) -> None:
         """Have the engine of model *name*, with weights of its own, and nothing else in memory."""
@@ -169,6 +176,7 @@ class ScoringPool:
 
     def close(self) -> None:
         """Let go of the weights."""
+        self._built.clear()
         self._model = self._tokenizer = self._engine = self._loaded = None
         if torch.cuda.is_available():
             torch.cuda.empty_cache()

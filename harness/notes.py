@@ -12,7 +12,7 @@ from .suite import EMBEDDED, ModelSpec
 
 def notes(plan: Plan) -> list[str]:
     """The remarks that stand at the top of every report of *plan*."""
-    parts = (_data, _leaks, _weights, _endpoints, _extent, _wording)
+    parts = (_data, _leaks, _weights, _code, _endpoints, _extent, _wording)
     return [note for part in parts for note in part(plan)]
 
 
@@ -56,6 +56,17 @@ def _weights(plan: Plan) -> Iterator[str]:
             f"The adapter of {', '.join(outside)} was trained elsewhere. Whether its training rows "
             "hold questions of these tests is not known."
         )
+
+
+def _code(plan: Plan) -> Iterator[str]:
+    bases = dict.fromkeys(plan.base_of(name) for name in plan.models)
+    for spec in (plan.spec(name) for name in bases):
+        if spec.trust_remote_code:
+            at = f" at revision {spec.revision}" if spec.revision else ""
+            yield (
+                f"The code that comes with {spec.pretrained}{at} was run, as the suite allows "
+                "(trust_remote_code): what it does beside answering is not known."
+            )
 
 
 def _endpoints(plan: Plan) -> Iterator[str]:

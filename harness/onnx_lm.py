@@ -8,6 +8,7 @@ requests' trie (onnx_engine.py), generation from greedy steps over a batch of ri
 from __future__ import annotations
 
 import json
+import logging
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -19,6 +20,7 @@ from transformers import AutoTokenizer
 from ..errors import InputError, StageError
 from .onnx_engine import BUDGET, Engine
 from .ort import OrtModel
+from .ort_session import free_memory
 from .scorer import PackedLM
 
 _GREEDY: dict[str, tuple[Any, ...]] = {
@@ -30,6 +32,12 @@ _GREEDY: dict[str, tuple[Any, ...]] = {
 """Values under which generating is greedy; ``top_p`` and the like then change nothing."""
 
 
+_ROOM = 0.5
+"""Share of the free memory that the caches of a batch may take."""
+
+logger = logging.getLogger(__name__)
+
+
 class OnnxLM(PackedLM):
     """An export by the Model Builder as an lm-eval model.
 
@@ -37,7 +45,8 @@ class OnnxLM(PackedLM):
         folder: The export, with its tokenizer.
         device: ``cpu``, ``cuda`` or ``cuda:N``; never replaced by another one.
         threads: Of a CPU operator; as many as torch uses when None.
-        batch_size: Prompts a step while generating.
+        batch_size: Prompts a step while generating; fewer where memory has no room for the caches,
+            which have the length of the context that was exported.
         options: As for ``lm_eval.models.huggingface.HFLM``, of what concerns text:
             ``add_bos_token``, ``think_end_token``, ….
 
@@ -63,8 +72,12 @@ class OnnxLM(PackedLM):
         self._session = OrtModel(folder, device=device, threads=threads or torch.get_num_threads())
         kind = device.partition(":")[0]
         self._answering = Engine(self._session, kind)
-        eos = json.loads((folder / "genai_config.json").read_text("utf-8"))["model"]["eos_token_id"]
-        self._ends = torch.tensor([eos] if isinstance(eos, int) else eos)
+        config = json.loads((folder / "genai_config.json").read_text("utf-8"))["model"]
+        ends = config["eos_token_id"]
+        self._ends = torch.tensor([ends] if isinstance(ends, int) else ends)
+        rows = _rows(config["decoder"], self._session.max_len, torch.device(device))
+        if rows < batch_size:
+            logger.warning("the memory has room for the caches of %d prompts at a time", rows)
         options = {"token_budget": BUDGET[kind], "max_length": self._session.max_len} | options
         # What lm-eval's class wants to know of a model that it does not run itself.
         stand_in = SimpleNamespace(device=torch.device(device), config=SimpleNamespace())
@@ -72,7 +85,7 @@ class OnnxLM(PackedLM):
             pretrained=stand_in,
             tokenizer=AutoTokenizer.from_pretrained(folder),
             backend="causal",
-            batch_size=batch_size,
+            batch_size=min(batch_size, rows),
             **options,
         )
 
@@ -136,3 +149,10 @@ class OnnxLM(PackedLM):
             chosen = session.step(chosen[:, None])[:, 0].argmax(-1).cpu()
         session.reset()
         return said[:, : at + 1]
+
+
+def _rows(decoder: dict[str, Any], length: int, device: torch.device) -> int:
+    """How many sequences of *length* tokens the free memory has room to cache; at least 1."""
+    width = decoder["num_hidden_layers"] * decoder["num_key_value_heads"] * decoder["head_size"]
+    row = 2 * width * length * (4 if device.type == "cpu" else 2)
+    return max(1, int(_ROOM * free_memory(device)) // row)

@@ -361,6 +361,6 @@ class Pipeline:
         trusted = self._plan.spec(self._plan.base_of(name)).trust_remote_code
         tokenizer = AutoTokenizer.from_pretrained(checkpoint, trust_remote_code=trusted)
         prompts = self._prompts(name)
-        some = prompts[:: max(1, len(prompts) // count)][:count]
-        ids: list[list[int]] = [tokenizer(text)["input_ids"] for text in some]
+        places = {len(prompts) * place // count: None for place in range(count)}
+        ids: list[list[int]] = [tokenizer(prompts[place])["input_ids"] for place in places]
         return [one[:512] for one in ids]

@@ -19,6 +19,7 @@ FORMAT = 1
 """Version of these keys."""
 _TASK = ("name", "protocol", "higher_is_better", "chance", "source", "licence")
 _SCORE = ("value", "low", "high", "n", "unparsed", "truncated")
+_RAW = ("ttft_ms", "tpot_ms")
 _COMPARISON = (
     "base", "tuned", "n", "a", "b", "difference", "low", "high", "p", "p_holm", "test",
     "discordant", "smallest_detectable", "confidence", "verdict", "sentence",
@@ -89,6 +90,4 @@ def _comparison(one: Comparison) -> dict[str, Any]:
 
 
 def _latency(row: Any) -> dict[str, Any]:
-    found = asdict(row)
-    raw = {key for key, value in found.items() if isinstance(value, tuple)}
-    return {key: value for key, value in found.items() if key not in raw}
+    return {key: value for key, value in asdict(row).items() if key not in _RAW}

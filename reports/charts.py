@@ -11,13 +11,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-
 from .calibration_charts import reliability, risk_coverage
-from .evidence import Latency
-from .formatting import milliseconds, number
+from .formatting import number
+from .latency_charts import scatter, strips
 from .memory_chart import memory
-from .plot import SMALL, Look, frame, guide, heading, interval, label, legend, page
+from .plot import SMALL, Look, bands, frame, guide, heading, interval, label, legend, page
 from .report import Report
 from .scores import Task
 from .svg import INK, render
@@ -27,7 +25,9 @@ from .verdicts import Comparison
 BASE = Look("#848d97", "o")
 TUNED = (Look("#2f7de1", "D"), Look("#d1660a", "s"), Look("#1a9a74", "^"), Look("#b25fa5", "v"))
 """Mid-tones that keep a contrast of 3 on white and on near-black, apart for colour-blind eyes."""
-NAMES = ("accuracy", "differences", "reliability", "risk", "loss", "memory", "latency")
+NAMES = (
+    "accuracy", "differences", "reliability", "risk", "loss", "memory", "latency", "front",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ def draw(report: Report) -> tuple[Chart, ...]:
     """The figures that this report has data for."""
     found = (
         _accuracy(report), _differences(report), *_calibration(report), _loss(report),
-        _memory(report), _latency(report),
+        _memory(report), _latency(report), _front(report),
     )  # fmt: skip
     return tuple(chart for chart in found if chart)
 
@@ -59,9 +59,11 @@ def _accuracy(report: Report) -> Chart | None:
     ax.set_xlim(0, 100)
     chance = "; dashed: chance" if any(task.chance is not None for task in tasks) else ""
     frame(ax, f"% right, with 95 % interval{chance}")
+    tops = [sum(heights[:place]) for place in range(len(tasks))]
+    bands(ax, [(top + 21, top + height - 11) for top, height in zip(tops, heights, strict=True)])
     said = []
-    for place, task in enumerate(tasks):
-        said += _accuracy_rows(ax, sum(heights[:place]), task, looks)
+    for top, task in zip(tops, tasks, strict=True):
+        said += _accuracy_rows(ax, top, task, looks)
     legend(figure, {score.model: looks[score.model] for task in tasks for score in task.scores})
     return _chart(figure, "accuracy", "Accuracy of each model per task", said)
 
@@ -120,6 +122,7 @@ def _forest(ax: Any, panel: list[Comparison], looks: dict[str, Look], several: b
     limits = (low - pad, high + pad)
     ax.set_xlim(limits if panel[0].higher_is_better else limits[::-1])
     frame(ax, f"{panel[0].scale.step}, with 95 % interval; right of 0 is better")
+    bands(ax, [(46.0 * place + 20, 46.0 * place + 40) for place in range(len(panel))])
     for place, (one, three) in enumerate(zip(panel, ends, strict=True)):
         y = 46.0 * place
         name = f"{one.task}, {one.tuned}" if several else one.task
@@ -157,43 +160,15 @@ def _latency(report: Report) -> Chart | None:
     rows = [row for row in report.latency if row.ttft_ms]
     if not rows:
         return None
-    panels = [(rows, "ttft_ms", "time to first token, ms")]
-    followed = [row for row in rows if row.tpot_ms]
-    if followed:
-        panels.append((followed, "tpot_ms", "time per following token, ms"))
-    figure, axes = page(*(48 * len(members) for members, *_ in panels))
-    heading(figure, "each point one request; bar: median")
-    heading(figure, "median", right=True)
-    said = []
-    for ax, (members, key, unit) in zip(axes, panels, strict=True):
-        ax.set_xlim(0, 1.06 * max(value for row in members for value in getattr(row, key)))
-        frame(ax, unit)
-        for place, row in enumerate(members):
-            values = np.array(getattr(row, key))
-            look = _looks(report).get(row.model, BASE)
-            median = milliseconds(_strip(ax, 48.0 * place + 30, values, look))
-            name = _series_name(row, rows)
-            label(ax, 48 * place + 11, name, median)
-            said.append(f"{name}: median {median}, {unit}.")
+    figure, said = strips(rows, _looks(report), BASE)
     return _chart(figure, "latency", "Latency of single requests", said)
 
 
-def _strip(ax: Any, y: float, values: Any, look: Look) -> float:
-    """Every value as a point; the median as a bar, and returned."""
-    median = float(np.median(values))
-    # The jitter is a fixed sequence: the same run gives the same picture.
-    jitter = 14 * ((np.arange(len(values)) * 0.6180339887) % 1 - 0.5)
-    ax.plot(values, y + jitter, "o", ms=3.8, mew=0, color=look.colour, alpha=0.6)
-    ax.plot([median] * 2, [y - 11, y + 11], color=INK, lw=2)
-    return median
-
-
-def _series_name(row: Latency, rows: list[Latency]) -> str:
-    """What sets this series apart from the others of the figure."""
-    parts = [row.model] if len({other.model for other in rows}) > 1 else []
-    parts.append(row.runtime)
-    parts += [row.shape] if len({other.shape for other in rows}) > 1 else []
-    return ", ".join(parts) + (" (unstable)" if row.unstable else "")
+def _front(report: Report) -> Chart | None:
+    if report.front is None:
+        return None
+    figure, said = scatter(report.front, _looks(report), BASE)
+    return _chart(figure, "front", "Accuracy against latency", said)
 
 
 def _looks(report: Report) -> dict[str, Look]:

@@ -1,4 +1,4 @@
-"""What a run says of itself beside its scores: training, export, latency, stages, environment."""
+"""What a run says of itself beside its scores and times: export, stages, environment."""
 
 from __future__ import annotations
 
@@ -6,10 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-import pandas as pd
-
-from ..harness.store import RunFolder
-from .formatting import DASH, NBSP, count, duration, milliseconds, number, size, small
+from .formatting import DASH, NBSP, count, duration, percent, size, small
 
 Fact = tuple[str, str]
 """A label and what stands beside it."""
@@ -47,54 +44,6 @@ class Export:
     facts: tuple[Fact, ...]
 
 
-@dataclass(frozen=True)
-class Latency:
-    """One series of requests; times in milliseconds, raw values beside the percentiles."""
-
-    model: str
-    engine: str
-    format: str
-    provider: str
-    batch: int
-    prompt_tokens: int
-    output_tokens: int
-    n: int
-    unstable: bool
-    percentiles: dict[str, float | None]
-    ttft_ms: tuple[float, ...]
-    tpot_ms: tuple[float, ...]
-
-    @property
-    def shape(self) -> str:
-        return f"{self.batch} × {self.prompt_tokens} → {self.output_tokens}".replace(" ", NBSP)
-
-    @property
-    def runtime(self) -> str:
-        """Engine and format as a reader says them."""
-        return f"{'ONNX Runtime' if self.engine == 'onnxruntime' else self.engine} {self.format}"
-
-    def time(self, key: str) -> str:
-        """A percentile, e.g. ``ttft_ms_p50``."""
-        return milliseconds(self.percentiles.get(key))
-
-    def against(self, other: Latency) -> str:
-        """This ONNX Runtime series against *other* in torch; empty when they do not compare."""
-        mine, theirs = (row.percentiles.get("tpot_ms_p50") for row in (self, other))
-        engines = (self.engine, other.engine) == ("onnxruntime", "torch")
-        same = (self.model, self.shape) == (other.model, other.shape)
-        if not (engines and same and mine and theirs):
-            return ""
-        quicker = theirs >= mine
-        factor = number(theirs / mine if quicker else mine / theirs, 1)
-        return (
-            f"{self.model} takes {milliseconds(mine)} ms a token in {self.runtime} and "
-            f"{milliseconds(theirs)} ms in {other.runtime} (medians, batch {self.batch}, "
-            f"{count(self.prompt_tokens)} tokens in and {count(self.output_tokens)} out): "
-            f"{factor} times as {'fast' if quicker else 'slow'}"
-            f"{', though the timings may be unstable' if self.unstable or other.unstable else ''}."
-        )
-
-
 def read_stages(manifest: dict[str, Any]) -> tuple[Stage, ...]:
     return tuple(
         Stage(name, stage.get("status", ""), stage.get("seconds"), str(stage.get("error") or ""))
@@ -125,44 +74,18 @@ def read_exports(manifest: dict[str, Any]) -> tuple[Export, ...]:
             ("prompts compared", count(parity.get("prompts"))),
             ("largest error of a logit", small(parity.get("max_abs"))),
             ("relative to the largest", small(parity.get("max_rel"))),
+            ("KL divergence a token, mean", _nats(parity.get("kl_mean"))),
+            ("its 95th percentile", _nats(parity.get("kl_p95"))),
+            ("its largest", _nats(parity.get("kl_max"))),
+            ("same most probable token", percent(parity.get("same_top"))),
             ("greedy tokens equal", f"{count(matched)} of {count(total)}" if total else DASH),
         )
         found.append(Export(model, form, known(facts)))
     return tuple(found)
 
 
-SERIES = ("model", "engine", "format", "provider", "batch", "prompt_tokens", "output_tokens")
-
-
-def read_latency(run: RunFolder, results: dict[str, Any]) -> tuple[Latency, ...]:
-    """The series of results.json, each with its raw requests where timings.parquet has them."""
-    rows = results.get("latency", [])
-    if not rows:
-        return ()
-    timings = run.timings() if (run.path / "timings.parquet").is_file() else None
-    return tuple(_latency(row, timings) for row in rows)
-
-
-def _latency(row: dict[str, Any], timings: pd.DataFrame | None) -> Latency:
-    ttft: tuple[float, ...] = ()
-    tpot: tuple[float, ...] = ()
-    if timings is not None:
-        keep = ~timings["warmup"].astype(bool)
-        for key in SERIES:
-            keep &= timings[key] == row[key]
-        raw = timings[keep]
-        ttft = tuple(1000 * float(value) for value in raw["ttft_s"])
-        if row["output_tokens"] > 1:
-            gaps = (raw["e2e_s"] - raw["ttft_s"]) / (row["output_tokens"] - 1)
-            tpot = tuple(1000 * float(value) for value in gaps)
-    return Latency(
-        **{key: row[key] for key in SERIES},
-        n=int(row.get("n") or 0),
-        unstable=bool(row.get("unstable")),
-        percentiles={key: row[key] for key in row if "_ms_p" in key},
-        ttft_ms=ttft,
-        tpot_ms=tpot,
-    )
+def _nats(value: float | None) -> str:
+    return DASH if value is None else f"{small(value)}{NBSP}nats"
 
 
 def environment(manifest: dict[str, Any]) -> tuple[Fact, ...]:

@@ -83,6 +83,16 @@ def frame(ax: Any, unit: str, rules: str = "x") -> None:
     ax.xaxis.set_major_formatter(lambda value, _: f"{value:g}".replace("-", MINUS))
 
 
+def bands(ax: Any, rows: Sequence[tuple[float, float]]) -> None:
+    """The rules of :func:`frame` between these heights alone, so that none crosses a label."""
+    ax.grid(visible=False)
+    low, high = sorted(ax.get_xlim())
+    for tick in ax.get_xticks():
+        if low <= tick <= high:
+            for ends in rows:
+                ax.plot([tick, tick], ends, color=INK, alpha=0.13, lw=1, zorder=0.5)
+
+
 def title(ax: Any, text: str) -> None:
     """The name of a panel of a grid, above it."""
     ax.set_title(

@@ -15,6 +15,7 @@ from typing import Any, Literal
 import pandas as pd
 import yaml
 
+from ..harness.naming import exported
 from ..harness.store import RunFolder
 from .overlap import Check
 from .text import clean
@@ -112,7 +113,7 @@ def rules_for(run: RunFolder, sharing: Sharing) -> Rules:
     }
     couples = {(one["base"], one["tuned"]) for one in results.get("comparisons", [])}
     models = manifest.get("models", [])
-    couples |= {(name.partition("@")[0], name) for name in models if "@" in name}
+    couples |= {(found["of"], name) for name in models if (found := exported(name))}
     if not sharing.published:
         return Rules(sharing, {}, (), sorted(couples))
     return Rules(
@@ -182,8 +183,8 @@ def _flipped(samples: pd.DataFrame, couples: Collection[tuple[str, str]]) -> pd.
 
 
 def _tuned_on_known_rows(run: RunFolder, model: str) -> bool:
-    """True of a model that was not tuned in this run."""
-    path = run / f"adapters/{model}/recipe.yaml"
+    """True of a model that was not tuned in this run; an export is as its model."""
+    path = run / f"adapters/{(exported(model) or {'of': model})['of']}/recipe.yaml"
     if not path.is_file():
         return True
     recipe: Any = yaml.safe_load(path.read_text("utf-8")) or {}

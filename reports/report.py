@@ -12,20 +12,20 @@ from typing import Any
 import pandas as pd
 import yaml
 
+from ..harness.naming import MARK
 from ..harness.store import RunFolder
 from .calibration import CLUSTERED
 from .evidence import (
     Export,
     Fact,
-    Latency,
     Stage,
     environment,
     read_exports,
-    read_latency,
     read_stages,
 )
 from .formatting import duration
 from .judgements import Judged, read_judged
+from .latency import Front, Latency, detail, front, read_latency
 from .memory import Forecast, read_memory
 from .overlap import Check, read_overlap
 from .parsing import Parsing, parsing
@@ -51,6 +51,10 @@ METHOD = (
     "(Holm), is below 0.05. Detectable is the true difference that so many questions show in four "
     "comparisons of five. Intervals of accuracies are Wilson's."
 )
+EXPORTED = (
+    "A model named MODEL@onnx-FORMAT is MODEL as exported: the same questions, answered by the "
+    "graph in ONNX Runtime; its difference is the export minus the torch model."
+)
 POOLED = (
     "A group pools the questions of its tasks, each counting once; its p is adjusted over the "
     "groups, not over the tasks."
@@ -59,7 +63,7 @@ POOLED = (
 
 @dataclass(frozen=True)
 class Model:
-    """A model of the run; ``base`` is None for a base model."""
+    """A model of the run; ``base`` is what it is compared with, None for a base model."""
 
     name: str
     base: str | None
@@ -136,7 +140,18 @@ class Report:
     def method(self) -> str:
         """How differences and intervals were computed."""
         parts = [METHOD, CLUSTERED if self.reordered else "", POOLED if self.groups else ""]
+        parts.append(EXPORTED if any(MARK in model.name for model in self.models) else "")
         return " ".join(filter(None, parts))
+
+    @property
+    def latency_detail(self) -> str:
+        """What floors and intervals of latency are; empty where the run has none."""
+        return detail(self.latency)
+
+    @property
+    def front(self) -> Front | None:
+        """Accuracy against latency of all that was both scored and timed."""
+        return front(self.latency, self.tasks)
 
     @property
     def speedups(self) -> tuple[str, ...]:
@@ -231,7 +246,9 @@ def _models(manifest: dict[str, Any], suite: dict[str, Any]) -> tuple[Model, ...
     for name in manifest.get("models", list(specs)):
         spec = specs.get(name) or {}
         adapter = spec.get("adapter") or {}
-        if spec.get("base"):
+        if spec.get("of"):
+            origin = f"{spec['of']} exported to ONNX, {spec['onnx']}, run by ONNX Runtime"
+        elif spec.get("base"):
             origin = (
                 f"{spec['base']} with a LoRA adapter trained by recipe {adapter['recipe']}"
                 if adapter.get("recipe")
@@ -240,7 +257,7 @@ def _models(manifest: dict[str, Any], suite: dict[str, Any]) -> tuple[Model, ...
         else:
             origin = str(spec.get("pretrained", ""))
             origin += f" at revision {spec['revision']}" if spec.get("revision") else ""
-        models.append(Model(name, spec.get("base"), origin))
+        models.append(Model(name, spec.get("base") or spec.get("of"), origin))
     return tuple(models)
 
 

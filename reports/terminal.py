@@ -13,6 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from .formatting import p_value
+from .latency_terminal import latency_table
 from .report import Report
 from .scores import Group, Task
 
@@ -53,7 +54,7 @@ def print_summary(report: Report, console: Console) -> None:
         _item(console, "  ", "", f"{part.task}: {part.looks}, side by side in the report")
     if report.latency:
         _heading(console, "Latency", "medians, then 90th percentiles")
-        console.print(Padding(_latency(report), (0, 0, 0, 2)))
+        console.print(Padding(latency_table(report.latency), (0, 0, 0, 2)))
     console.print()
 
 
@@ -73,7 +74,8 @@ def _scores(console: Console, task: Task | Group) -> None:
     about = task.about if task.scores else f"{task.metric_shown}, not scored"
     console.print(Padding(Text.assemble((task.name, "bold"), (f"  {about}", "dim")), (0, 0, 0, 2)))
     grid = Table.grid(padding=(0, 1))
-    grid.add_column(width=13, overflow="fold")
+    longest = max((len(score.model) for score in task.scores), default=0)
+    grid.add_column(width=min(max(13, longest), 16), overflow="fold")
     grid.add_column(width=7, justify="right")
     grid.add_column(width=14, style="dim")
     grid.add_column(width=7, justify="right")
@@ -105,21 +107,3 @@ def _protocols(console: Console, report: Report) -> None:
 def _sign(p: float | None) -> str:
     shown = p_value(p)
     return shown if shown.startswith("<") else f"= {shown}"
-
-
-def _latency(report: Report) -> Table:
-    table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim", pad_edge=False)
-    for name in ("model", "runtime", "batch × prompt → output"):
-        table.add_column(Text(name), overflow="fold")
-    for name in ("first token, ms", "per token, ms"):
-        table.add_column(Text(name), justify="right")
-    for row in report.latency:
-        unstable = " (may be unstable)" if row.unstable else ""
-        table.add_row(
-            Text(row.model),
-            Text(row.runtime + unstable),
-            Text(row.shape),
-            Text(f"{row.time('ttft_ms_p50')}, {row.time('ttft_ms_p90')}"),
-            Text(f"{row.time('tpot_ms_p50')}, {row.time('tpot_ms_p90')}"),
-        )
-    return table

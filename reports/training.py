@@ -15,6 +15,8 @@ from .formatting import NBSP, count, duration, number, percent, size
 Curve = tuple[tuple[float, float], ...]
 """(step, value)."""
 
+_LAID = {True: " (end to end)", False: " (padded)", None: ""}
+
 
 @dataclass(frozen=True)
 class Training:
@@ -91,7 +93,7 @@ def _layout(detail: dict[str, Any]) -> list[Fact]:
     if rows and repeated and processes:
         batch = rows * repeated * processes
         layout = (
-            f"{count(batch, 'row')} = {number(rows, 0)} at once × "
+            f"{count(batch, 'row')} = {number(rows, 0)} at once{_LAID[detail.get('end_to_end')]} × "
             f"{number(repeated, 0)} accumulated × {count(processes, 'process', 'processes')}"
         )
         if all_rows := detail.get("rows"):

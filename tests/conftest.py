@@ -1,6 +1,8 @@
 """What several rooms' tests share."""
 
 import os
+from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -16,6 +18,19 @@ SHARED = Path(__file__).parents[2] / "shared" / "data"
 def clinic() -> Path:
     """The embedded checkpoint."""
     return EMBEDDED["embedded:clinic"]
+
+
+@pytest.fixture(scope="session")
+def clinic_onnx(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """The embedded checkpoint exported to a format, once."""
+    from medbench.harness.export import export_onnx
+
+    root = tmp_path_factory.mktemp("exports")
+
+    def export(form: str) -> Path:
+        return export_onnx(EMBEDDED["embedded:clinic"], root / form, precision=form).path
+
+    return cache(export)
 
 
 @pytest.fixture

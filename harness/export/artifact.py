@@ -13,6 +13,7 @@ import json
 import os
 import shutil
 from dataclasses import asdict, dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -61,8 +62,8 @@ def key_of(model_dir: Path, recipe: dict[str, Any]) -> str:
     files = {}
     for path in sorted(model_dir.iterdir()):
         if path.is_file() and path.name not in _NOT_THE_MODEL:
-            with path.open("rb") as file:
-                files[path.name] = hashlib.file_digest(file, "sha256").hexdigest()
+            about = path.stat()
+            files[path.name] = _digest(path, about.st_size, about.st_mtime_ns)
     return fingerprint.of([FORMAT, files, recipe])
 
 
@@ -111,6 +112,13 @@ def place(found: Artifact, out: Path) -> None:
 def as_detail(artifact: Artifact) -> dict[str, Any]:
     """What a manifest keeps of an export."""
     return {name: value for name, value in asdict(artifact).items() if name != "path"}
+
+
+@cache
+def _digest(path: Path, size: int, changed: int) -> str:
+    """sha256 of a file; of one size and time it is read once, though exported to many formats."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _files(folder: Path) -> list[Path]:

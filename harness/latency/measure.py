@@ -133,5 +133,10 @@ def _check(job: LatencyJob) -> None:
     for path in needed:
         if not path.is_file():
             raise InputError(f"latency of {job.model}: {path} is missing; run the export first")
+    if not (job.model_dir / "tokenizer_config.json").is_file():
+        raise InputError(
+            f"latency of {job.model}: {job.model_dir}/tokenizer_config.json: missing; prompts are "
+            "cut to tokens by it (tokenizer.save_pretrained on the same folder adds it)"
+        )
     machine.check_cores(job.settings.cores, job.settings.threads)
     require_device(job.device)

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from ...errors import InputError
+from ..config import explain
 
 COLUMNS = (
     "model",
@@ -96,6 +100,29 @@ class LatencySettings(BaseModel):
     def longest(self) -> int:
         """Positions that the longest request takes."""
         return max(self.prompt_tokens) + max(self.output_lengths)
+
+
+def read_settings(overrides: list[str], engines: str) -> LatencySettings:
+    """Settings from ``KEY=VALUE`` with YAML values and comma-separated engines.
+
+    Raises:
+        InputError: A key is unknown or a value does not fit.
+    """
+    raw: dict[str, Any] = {"engines": [name.strip() for name in engines.split(",")]}
+    for override in overrides:
+        key, equals, text = override.partition("=")
+        try:
+            raw[key] = yaml.safe_load(text)
+        except (ValueError, yaml.YAMLError):
+            equals = ""
+        if not equals:
+            raise InputError(
+                f"--set {override}: expected KEY=VALUE with a YAML value, e.g. --set threads=2"
+            )
+    try:
+        return LatencySettings.model_validate(raw)
+    except ValidationError as error:
+        raise InputError(explain("--set", error, LatencySettings)) from None
 
 
 class LatencyJob(BaseModel):

@@ -36,8 +36,7 @@ def load_lm_eval_folder(folder: Path, columns: dict[str, str]) -> tuple[str, pd.
         InputError: It holds no samples, those of several models, or a task twice.
     """
     logged = sorted(folder.rglob("samples_*.jsonl"))
-    results = sorted(folder.rglob("results_*.json"))
-    if not logged and results:
+    if not logged and any(folder.rglob("results_*.json")):
         raise InputError(
             f"{folder}: results of lm-eval without the answers to each question; "
             "run lm_eval again with --log_samples"
@@ -66,7 +65,7 @@ def load_lm_eval_folder(folder: Path, columns: dict[str, str]) -> tuple[str, pd.
             f"{folder}: holds {len(tasks)} tasks, which cannot all be "
             f"{columns['task'].removeprefix('=')!r}; give the file of one of them"
         )
-    name = _model(results) or folders[0].name
+    name = model_of(folders[0]) or folders[0].name
     tables = [load_lm_eval_file(_records(path), columns) for path in tasks.values()]
     return name, pd.concat(tables, ignore_index=True).assign(model=name)
 
@@ -113,8 +112,9 @@ def _task(path: Path) -> str:
     return name.rpartition("_")[0] or name if path.stem.startswith("samples_") else path.stem
 
 
-def _model(results: list[Path]) -> str | None:
-    for path in results:
+def model_of(folder: Path) -> str | None:
+    """The model's name in the results that lie in *folder*, if there are any."""
+    for path in sorted(folder.glob("results_*.json")):
         try:
             found = json.loads(path.read_text("utf-8"))
         except (OSError, ValueError):

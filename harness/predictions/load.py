@@ -18,7 +18,7 @@ from ...errors import InputError
 from .. import baseline
 from ..store import RunFolder
 from .files import read_records
-from .lm_eval import is_lm_eval, load_lm_eval_file, load_lm_eval_folder
+from .lm_eval import is_lm_eval, load_lm_eval_file, load_lm_eval_folder, model_of
 from .reader import KEYS
 from .rows import COLUMNS, to_samples
 
@@ -75,8 +75,9 @@ def load_side(path: str | Path, columns: dict[str, str] | None = None) -> Side:
 def _of_file(found: Path, columns: dict[str, str]) -> Side:
     records = read_records(found)
     if is_lm_eval(records):
-        samples = load_lm_eval_file(records, columns)
-        return Side(found.stem, samples.assign(model=found.stem), f"lm-eval samples {found}")
+        name = model_of(found.parent) or found.stem
+        samples = load_lm_eval_file(records, columns).assign(model=name)
+        return Side(name, samples, f"lm-eval samples {found}")
     samples, notes = to_samples(records, columns)
     return Side(found.stem, samples.assign(model=found.stem), f"predictions {found}", notes)
 

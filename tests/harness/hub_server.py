@@ -102,8 +102,9 @@ def _handler(state: Hub) -> type[BaseHTTPRequestHandler]:
                     self._take(line["key"], line["value"])
                 self._answer({"commitUrl": f"{state.url}/me/clinic/commit/1", "commitOid": "1"})
             else:
-                private = not state.public and '"private": true' in json.dumps(state.repositories)
-                about = {"siblings": [], "id": "me/clinic", "private": private}
+                made = state.repositories and state.repositories[-1].get("visibility")
+                private = made == "private" and not state.public
+                about: dict[str, Any] = {"siblings": [], "id": "me/clinic", "private": private}
                 self._answer(about, 200 if "/api/" in path else 404)
 
         def _take(self, key: str, value: dict[str, Any]) -> None:

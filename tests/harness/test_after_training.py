@@ -214,7 +214,7 @@ def test_what_arrives_is_the_model_and_its_card(
     assert result.exit_code == 0, (result.output, result.exception, server.calls)
     assert f"{server.url}/me/clinic/commit/1" in result.output
     assert server.repositories[0]["name"] == "clinic"
-    assert "private" in json.dumps(server.repositories[0])
+    assert server.repositories[0]["visibility"] == "private"
     assert server.tokens == {f"Bearer {TOKEN}"}
     names = set(server.files)
     assert {"README.md", "tokenizer.json"} <= names

@@ -83,7 +83,7 @@ def answer(_: str, body: dict[str, Any]) -> dict[str, Any]:
     return saying(case.reply, case.finish) | {"usage": {"completion_tokens": 9}}
 
 
-class Replying(LM):
+class Replying(LM):  # type: ignore[misc]
     """Gives the case's reply to its question."""
 
     def generate_until(self, requests: list[Instance], disable_tqdm: bool = False) -> list[str]:

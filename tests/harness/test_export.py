@@ -78,7 +78,7 @@ def run_instead(monkeypatch: pytest.MonkeyPatch, folder: Path, script: str) -> N
     python = folder / "python"
     python.write_text(f"#!/bin/bash\n{script}\n")
     python.chmod(0o755)
-    monkeypatch.setattr(build.sys, "executable", str(python))
+    monkeypatch.setattr(sys, "executable", str(python))
 
 
 def test_export_says_what_it_made(export: ExportInfo) -> None:

@@ -1,6 +1,10 @@
-"""Latency: a real measurement of a tiny model in its own process, and the statistics by hand."""
+"""Latency: real measurements of a tiny model in processes of their own."""
 
+import json
 import math
+import os
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pandas as pd
@@ -12,13 +16,27 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from medbench.errors import InputError, StageError
 from medbench.harness.export import export_onnx
-from medbench.harness.latency import COLUMNS, LatencyJob, LatencySettings, measure, summarise
+from medbench.harness.latency import (
+    COLUMNS,
+    LatencyJob,
+    LatencySettings,
+    engines,
+    machine,
+    measure,
+    summarise,
+)
 from medbench.harness.latency.engines import greedy
-from medbench.harness.latency.worker import fill
+from medbench.harness.latency.worker import Session, fill
 
 VOCAB = 40
 SETTINGS = LatencySettings(
-    prompt_tokens=[5, 9], output_tokens=4, batch=[1, 2], warmup=1, iterations=2, threads=1
+    prompt_tokens=[5, 9],
+    output_tokens=4,
+    batch=[1, 2],
+    warmup=1,
+    iterations=2,
+    threads=1,
+    memory=False,
 )
 SERIES = 4 * 2  # four shapes, two engines
 
@@ -99,12 +117,20 @@ def test_raw_values_add_up(timings: pd.DataFrame) -> None:
         assert min(row.ttft_s, *row.token_s) > 0
         assert math.isclose(row.e2e_s, row.ttft_s + sum(row.token_s), rel_tol=1e-9)
         assert row.load_1m >= 0
+        assert "cores" in row.hardware
+        assert row.ttft_floor_s > 0
+        assert row.token_floor_s > 0
+    assert timings["peak_bytes"].isna().all()
+    peaks = timings.attrs["peaks"]
+    assert peaks["matmul"]["float32"] > 1e8
+    assert all(rate > 1e8 for rate in peaks["bandwidth"].values())
+    assert timings.attrs["skipped"] == {}
 
 
 def test_engines_take_turns(timings: pd.DataFrame) -> None:
     first_shape = timings[(timings["batch"] == 1) & (timings["prompt_tokens"] == 5)]
     assert first_shape["engine"].tolist() == [
-        "torch", "onnxruntime", "onnxruntime", "torch", "torch", "onnxruntime"
+        "onnxruntime", "torch", "torch", "onnxruntime", "onnxruntime", "torch"
     ]  # fmt: skip
 
 
@@ -117,11 +143,14 @@ def test_progress_is_told(timings: pd.DataFrame, ticks: list[tuple[int, int, str
 def test_settings_of_a_suite_and_token_ids_are_taken_silently(
     job: LatencyJob, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    settings = Extended(prompt_tokens=[3], output_tokens=2, warmup=0, iterations=1)
+    settings = Extended(
+        prompt_tokens=[3], output_tokens=[2, 3], warmup=0, iterations=1, engines=["onnxruntime"]
+    )
 
     timings = measure(job.model_copy(update={"settings": settings, "prompts": [[1, 2], [3]]}))
 
-    assert len(timings) == 2
+    assert timings["output_tokens"].tolist() == [2, 3]
+    assert timings["peak_bytes"].between(1, 10**9).all()
     assert capfd.readouterr() == ("", "")
 
 
@@ -160,6 +189,10 @@ def test_cuda_without_cuda_is_an_error(job: LatencyJob) -> None:
         {"output_tokens": 1},
         {"iterations": 0},
         {"threads": 0},
+        {"output_tokens": [1]},
+        {"engines": ["llama.cpp"]},
+        {"engines": []},
+        {"min_seconds": -1},
         {"repeats": 3},
     ],
 )
@@ -198,77 +231,112 @@ def test_greedy_goes_on_after_the_end_token() -> None:
     assert engine.fed == [[[0, 1], [1, 2]], [[2], [3]], [[3], [0]], [[0], [1]]]
 
 
-def table(e2e_s: list[float], *, ttft_s: float = 0.1, **fixed: object) -> pd.DataFrame:
-    """A series of requests of three tokens; the first is a warm-up."""
-    rows = [
-        {
-            **dict.fromkeys(COLUMNS),
-            "model": "tuned",
-            "engine": "torch",
-            "format": "fp32",
-            "provider": "cpu",
-            "batch": 1,
-            "prompt_tokens": 8,
-            "output_tokens": 3,
-            "iteration": iteration,
-            "warmup": iteration == 0,
-            "ttft_s": ttft_s,
-            "token_s": [(e2e - ttft_s) / 2] * 2,
-            "e2e_s": e2e,
-            **fixed,
-        }
-        for iteration, e2e in enumerate(e2e_s)
-    ]
-    return pd.DataFrame(rows)
-
-
-def test_summary_by_hand() -> None:
-    timings = pd.concat(
-        [
-            table([9.0, 0.30, 0.32, 0.34]),
-            table([9.0, 0.20], ttft_s=0.05, engine="onnxruntime"),
-        ]
-    )
-
-    torch_row, ort_row = summarise(timings)
-
-    # TPOT of the three requests: 0.10, 0.11, 0.12 s; linear interpolation between them.
-    assert torch_row == {
-        "model": "tuned",
-        "engine": "torch",
-        "format": "fp32",
-        "provider": "cpu",
-        "batch": 1,
-        "prompt_tokens": 8,
-        "output_tokens": 3,
-        "ttft_ms_p50": pytest.approx(100),
-        "ttft_ms_p90": pytest.approx(100),
-        "ttft_ms_p99": pytest.approx(100),
-        "tpot_ms_p50": pytest.approx(110),
-        "tpot_ms_p90": pytest.approx(118),
-        "tpot_ms_p99": pytest.approx(119.8),
-        "n": 3,
-        "unstable": False,
-    }
-    assert (ort_row["engine"], ort_row["n"]) == ("onnxruntime", 1)
-    assert ort_row["ttft_ms_p50"] == pytest.approx(50)
-    assert ort_row["tpot_ms_p99"] == pytest.approx(75)
-
-
-def test_unstable_is_a_spread_above_a_tenth() -> None:
-    (steady,) = summarise(table([1.0, *[1.0] * 10, 5.0]))  # one outlier in ten does not condemn
-    # p10 0.84, p90 1.16, median 1.0: spread 0.32 / 2.563 = 0.125.
-    (shaky,) = summarise(table([1.0, 0.8, 0.9, 1.0, 1.1, 1.2]))
-    assert not steady["unstable"]
-    assert shaky["unstable"]
-
-
-def test_summary_of_warm_ups_alone_is_empty() -> None:
-    assert summarise(table([1.0])) == []
-
-
 def test_summary_of_a_measurement(timings: pd.DataFrame) -> None:
     rows = summarise(timings)
     assert len(rows) == SERIES
     assert {row["n"] for row in rows} == {SETTINGS.iterations}
     assert all(type(row["batch"]) is int and type(row["unstable"]) is bool for row in rows)
+    json.dumps(rows, allow_nan=False)
+
+
+def test_series_go_on_until_they_have_their_seconds(job: LatencyJob) -> None:
+    settings = SETTINGS.model_copy(
+        update={"prompt_tokens": [5], "batch": [1], "min_seconds": 0.25, "iterations": 2}
+    )
+    table = measure(job.model_copy(update={"settings": settings}))
+
+    counted = table[~table["warmup"]]
+    spent = counted.groupby("engine")["e2e_s"].sum()
+    assert spent.min() >= 0.25
+    assert counted.groupby("engine").size().nunique() == 1  # all engines take part in each round
+
+
+def test_compiled_torch_says_what_torch_says(job: LatencyJob) -> None:
+    session = Session(
+        job.model_copy(
+            update={
+                "settings": SETTINGS.model_copy(update={"engines": ["torch", "torch-compiled"]})
+            }
+        )
+    )
+    if "torch-compiled" in session.skipped:
+        pytest.skip(session.skipped["torch-compiled"])
+    eager, compiled = session.engines
+    for shape in ((1, 5, 4), (2, 9, 4), (1, 5, 4)):  # back to a shape that was compiled before
+        ids = session.request(shape, 1)
+        assert list(compiled.stream(ids, 6)) == list(eager.stream(ids, 6))
+
+
+def test_what_cannot_run_here_is_said(job: LatencyJob, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    settings = SETTINGS.model_copy(update={"engines": ["torch-compiled", "vllm", "onnxruntime"]})
+    wanted = job.model_copy(update={"settings": settings, "onnx": {}})
+
+    assert engines.missing(wanted) == {
+        "torch-compiled": "torch.compile needs a C++ compiler (no-such-compiler)",
+        "vllm": "vllm is not installed",
+        "onnxruntime": "there is no export",
+    }
+
+
+def test_an_engine_that_does_not_compile_is_left_out(
+    job: LatencyJob, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(self: object, ids: object, tokens: int) -> Iterator[list[int]]:
+        raise RuntimeError("unsupported operator\nand a long trace")
+
+    monkeypatch.setattr(engines.CompiledModel, "stream", fails)
+    settings = SETTINGS.model_copy(update={"engines": ["torch", "torch-compiled"]})
+    monkeypatch.setattr(engines, "_no_compiler", lambda provider: "")
+
+    session = Session(job.model_copy(update={"settings": settings}))
+
+    assert [engine.name for engine in session.engines] == ["torch"]
+    assert session.skipped == {"torch-compiled": "torch.compile failed: unsupported operator"}
+
+
+def test_cores_that_are_not_there_are_refused(job: LatencyJob) -> None:
+    settings = SETTINGS.model_copy(update={"cores": [9999]})
+    with pytest.raises(InputError, match=r"latency\.cores \[9999\]: expected at least 1"):
+        measure(job.model_copy(update={"settings": settings}))
+    if hasattr(os, "sched_getaffinity"):
+        there = sorted(os.sched_getaffinity(0))
+        machine.check_cores(there, len(there))
+        with pytest.raises(InputError, match=rf"expected at least {len(there) + 1}"):
+            machine.check_cores(there, len(there) + 1)
+
+
+def test_a_tokenizer_that_is_missing_is_named(job: LatencyJob, tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_bytes((job.model_dir / "config.json").read_bytes())
+    with pytest.raises(InputError, match=r"tokenizer_config\.json: missing"):
+        measure(job.model_copy(update={"model_dir": tmp_path}))
+
+
+def test_trust_reaches_the_loading_of_the_model(
+    job: LatencyJob, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import transformers
+
+    seen = []
+
+    class Loading:
+        @staticmethod
+        def from_pretrained(folder: Path, **given: object) -> None:
+            seen.append(given["trust_remote_code"])
+            raise InputError("stop")
+
+    monkeypatch.setattr(transformers, "AutoModelForCausalLM", Loading)
+    for trusted in (True, False):
+        with pytest.raises(InputError, match="stop"):
+            engines.load(job.model_copy(update={"trust_remote_code": trusted}), [("torch", "")])
+    assert seen == [True, False]
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
+def test_peak_memory_is_seen_after_it_was_given_back() -> None:
+    peak = machine.Peak("cpu")
+    block = bytearray(50_000_000)
+    block[::4096] = b"x" * len(block[::4096])
+    del block
+
+    assert 45e6 < (peak.bytes() or 0) < 80e6

@@ -123,8 +123,10 @@ def test_more_than_was_exported_is_refused(export: Path) -> None:
 def test_cache_beyond_memory_is_refused_before_it_is_made(
     export: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    model = OrtModel(export)  # 2048 positions of 10 KB: 5 layers, 4 heads of 32, fp32, two tensors
-    monkeypatch.setattr("psutil.virtual_memory", lambda: SimpleNamespace(available=30_000_000))
+    model = OrtModel(
+        export
+    )  # 2048 positions of 5 layers, 4 heads of 32 in fp32, twice: 10.5 MB a row
+    monkeypatch.setattr("psutil.virtual_memory", lambda: SimpleNamespace(available=15_000_000))
 
     model.prefill(torch.ones((1, 4), dtype=torch.int64))
     model.reset()
@@ -164,7 +166,9 @@ def test_a_captured_step_has_fixed_shapes_and_addresses(
     bound: list[tuple[object, ...]] = []
     bind = graphed._bind
 
-    def noted(call: object, name: str, element: int, shape: object, buffer: torch.Tensor) -> None:
+    def noted(
+        call: object, name: str, element: int, shape: tuple[int, ...], buffer: torch.Tensor
+    ) -> None:
         bound.append((name, shape, buffer.data_ptr()))
         bind(call, name, element, shape, buffer)
 

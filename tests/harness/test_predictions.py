@@ -292,6 +292,7 @@ def test_one_of_its_files_alone_and_its_task(logged: Path) -> None:
     (path,) = logged.rglob("samples_clinic_letters_*.jsonl")
     side = load_side(path)
     assert side.samples["task"].unique().tolist() == ["clinic_letters"]
+    assert side.name == "org/clinic", "as the results beside it say"
     named = load_side(path, {"task": "=other", "score": "acc", "filter": "none"})
     assert named.samples["task"].unique().tolist() == ["other"]
     with pytest.raises(InputError, match=r"no metric 'f1'; its metrics: acc"):

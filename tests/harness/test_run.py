@@ -86,7 +86,7 @@ def test_a_run_leaves_everything_and_repeats_nothing(tmp_path: Path, plan: Plann
     assert manifest["status"] == "done"
     assert list(manifest["stages"]) == STAGES
     assert {stage["status"] for stage in manifest["stages"].values()} == {"done"}
-    assert manifest["stages"]["export/tuned/fp32"]["detail"]["parity"]["greedy_matched"] == 128
+    assert manifest["stages"]["export/tuned/fp32"]["detail"]["parity"]["greedy_matched"] == 512
     assert manifest["environment"]["packages"]["torch"]
     assert list(results["tasks"]) == ["clinic_open", "clinic_text"]
     for task in results["tasks"].values():

@@ -52,6 +52,13 @@ def test_the_header_has_what_the_gate_needs_of_latency(whole_run: RunFolder, fil
     assert info.latency
 
 
+def test_of_a_run_it_is_the_model_that_the_gate_would_judge(
+    whole_run: RunFolder, file: Path, tmp_path: Path
+) -> None:
+    call("update", whole_run.path, "--out", tmp_path / "default.jsonl")
+    assert (tmp_path / "default.jsonl").read_bytes() == file.read_bytes()
+
+
 def test_the_same_run_gives_the_same_bytes_and_no_change(whole_run: RunFolder, file: Path) -> None:
     before = file.read_bytes()
     said = call("update", f"{whole_run.path}:tuned", "--out", file).output
@@ -95,7 +102,10 @@ def test_an_unfinished_run_makes_no_baseline(whole_run: RunFolder, tmp_path: Pat
     run = RunFolder(tmp_path / "run")
     run.write_table("samples.parquet", whole_run.samples())
     run.write_json("manifest.json", whole_run.manifest() | {"status": "failed"})
-    with pytest.raises(InputError, match="run is not finished"):
+    with pytest.raises(InputError, match=r"results\.json: missing; finish the run"):
+        call("update", f"{run.path}:tuned", "--out", tmp_path / "b.jsonl")
+    run.write_json("results.json", whole_run.results())
+    with pytest.raises(InputError, match="run is not finished; finish it"):
         call("update", f"{run.path}:tuned", "--out", tmp_path / "b.jsonl")
     assert not (tmp_path / "b.jsonl").exists()
 

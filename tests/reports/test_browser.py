@@ -12,6 +12,8 @@ from medbench.harness.store import RunFolder
 from medbench.reports import write_reports
 from medbench.reports.site import build_site
 
+from .test_site import clone
+
 pytestmark = pytest.mark.browser
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 FLAGS = [
@@ -164,7 +166,7 @@ def test_a_question_shows_options_shares_answers_and_folded_reasoning(tab: Tab) 
         "all => all.map(one => Number(one.getAttribute('width')))",
     )
     assert sum(widths) == pytest.approx(100, abs=0.3)
-    assert tab.page.get_by_text("right answer").count() == 1
+    assert tab.page.locator("#detail td small", has_text="right answer").count() == 1
     tab.page.select_option("#task", label="made_up_open")
     reasoning = tab.page.locator("#detail details pre").first
     assert not reasoning.is_visible()
@@ -221,13 +223,19 @@ def test_axe_finds_no_violation(
 def test_axe_finds_no_violation_in_a_site(
     browser: Any, whole_run: RunFolder, tmp_path: Path
 ) -> None:
-    build_site([whole_run], tmp_path / "site")
+    runs = [clone(whole_run, tmp_path / f"runs/{day}", day, wrong=20 * day) for day in (1, 2)]
+    build_site(runs, tmp_path / "site")
     tab = opened(browser, tmp_path / "site/index.html", bypass_csp=True)
     assert violations(tab) == []
-    tab.page.get_by_role("link", name="base and tuned").click()
+    tab.page.get_by_role("link", name="Scores by run").click()
+    assert "regression" in tab.text("main")
+    assert violations(tab) == []
+    tab.page.go_back()
+    tab.page.get_by_role("link", name="base and tuned").first.click()
     tab.page.wait_for_selector("#list li")
     assert "hash" in tab.text("#detail")
     assert violations(tab) == []
+    assert tab.said == []
     tab.page.close()
 
 

@@ -21,7 +21,8 @@ def charts(whole_run: RunFolder) -> tuple[Chart, ...]:
 def test_all_are_drawn_and_the_same_each_time(
     charts: tuple[Chart, ...], whole_run: RunFolder
 ) -> None:
-    assert tuple(chart.name for chart in charts) == NAMES
+    # The front needs several models that were timed.
+    assert [chart.name for chart in charts] == [name for name in NAMES if name != "front"]
     assert charts == draw(Report.read(whole_run))
 
 

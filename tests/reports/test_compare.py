@@ -181,6 +181,14 @@ def test_every_file_is_written_and_agrees(
     assert len(json.loads((tmp_path / "b.json").read_text("utf-8"))) == 3
 
 
+def test_the_scores_written_are_of_the_tasks_that_count(
+    whole_run: RunFolder, tmp_path: Path
+) -> None:
+    path = tmp_path / "b.json"
+    reversed_gate(whole_run, "--tasks", "made_up_text", "--benchmark-json", path)
+    assert [one["name"] for one in json.loads(path.read_text("utf-8"))] == ["made_up_text"]
+
+
 def test_rules_come_from_the_file_or_the_suite(whole_run: RunFolder, tmp_path: Path) -> None:
     rules = tmp_path / "gate.yaml"
     rules.write_text("tolerance: null\nrules: [{tasks: [made_up_open], floor: 0.99}]\n", "utf-8")

@@ -1,4 +1,4 @@
-"""Markdown and terminal output of the made-up run, compared with what lies in gold/.
+"""Markdown, JSON and terminal output of the made-up run, compared with what lies in gold/.
 
 After a wanted change: ``MEDBENCH_UPDATE_GOLD=1 pytest tests/reports/test_gold.py``, then read the
 difference before it is committed.
@@ -28,6 +28,11 @@ def check(name: str, text: str) -> None:
 def test_markdown(whole_run: RunFolder) -> None:
     write_reports(whole_run)
     check("report.md", (whole_run / "report.md").read_text("utf-8"))
+
+
+def test_json(whole_run: RunFolder) -> None:
+    write_reports(whole_run)
+    check("report.json", (whole_run / "report.json").read_text("utf-8"))
 
 
 @pytest.mark.parametrize("width", [80, 120])

@@ -1,6 +1,7 @@
 """Text from models and data sets that tries to be more than text."""
 
 import io
+import re
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -9,7 +10,7 @@ from rich.console import Console
 
 from medbench.harness.store import RunFolder
 from medbench.reports import Report, print_summary, write_reports
-from medbench.reports.charts import NAMES
+from medbench.reports.charts import draw
 from medbench.reports.markdown import block, escape
 
 
@@ -40,16 +41,22 @@ def test_html_is_inert(hostile_run: RunFolder) -> None:
     write_reports(hostile_run)
     source = (hostile_run / "report.html").read_text("utf-8")
     assert "script ran" in source, "the text itself is shown"
-    for tag, attributes in Tags(source).found:
-        assert tag not in ("script", "img", "iframe")
+    found = Tags(source).found
+    scripts = [attributes.get("type") for tag, attributes in found if tag == "script"]
+    assert [kind for kind in scripts if kind not in ("application/json", "text/plain")] == [None]
+    for tag, attributes in found:
+        assert tag not in ("img", "iframe")
         assert not [name for name in attributes if name.startswith("on")]
         assert (attributes.get("href") or "#").startswith("#")
     assert "49" not in source.partition("{{ 7 * 7 }}")[2][:20]
     assert unseen(source) == set()
 
 
-def test_markdown_is_inert(hostile_run: RunFolder) -> None:
+def test_markdown_is_inert(hostile_run: RunFolder, whole_run: RunFolder) -> None:
     write_reports(hostile_run)
+    write_reports(whole_run)
+    harmless = (whole_run / "report.md").read_text("utf-8")
+    sections = len(re.findall("^## ", harmless, re.MULTILINE))
     source = (hostile_run / "report.md").read_text("utf-8")
     found = tags_of_markdown(source)
     ours = {
@@ -58,9 +65,10 @@ def test_markdown_is_inert(hostile_run: RunFolder) -> None:
     }  # fmt: skip
     assert {tag for tag, _ in found} <= ours
     pictures = [attributes["src"] for tag, attributes in found if tag == "img"]
-    assert pictures == [f"figures/{name}.svg" for name in NAMES]
+    drawn = [chart.name for chart in draw(Report.read(whole_run))]
+    assert pictures == [f"figures/{name}.svg" for name in drawn]
     assert [tag for tag, _ in found].count("h1") == 1
-    assert [tag for tag, _ in found].count("h2") == 7
+    assert [tag for tag, _ in found].count("h2") == sections
     assert unseen(source) == set()
 
 

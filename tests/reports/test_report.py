@@ -43,8 +43,8 @@ def test_reports_are_the_same_each_time(whole_run: RunFolder) -> None:
     first = {path: path.read_bytes() for path in write_reports(whole_run)}
     assert first == {path: path.read_bytes() for path in write_reports(whole_run)}
     assert sorted(path.name for path in first) == [
-        "accuracy.svg", "differences.svg", "latency.svg", "loss.svg", "reliability.svg",
-        "report.html", "report.md", "risk.svg",
+        "accuracy.svg", "differences.svg", "latency.svg", "loss.svg", "memory.svg",
+        "reliability.svg", "report.html", "report.json", "report.md", "risk.svg",
     ]  # fmt: skip
 
 
@@ -85,7 +85,7 @@ def test_one_model(make_run: MakeRun) -> None:
     assert not report.comparisons + report.latency + report.trainings
     assert [kind.name for kind in report.samples[0].kinds][:2] == ["base wrong", "base right"]
     assert sorted(path.name for path in write_reports(run)) == [
-        "accuracy.svg", "reliability.svg", "report.html", "report.md", "risk.svg",
+        "accuracy.svg", "reliability.svg", "report.html", "report.json", "report.md", "risk.svg",
     ]  # fmt: skip
 
 

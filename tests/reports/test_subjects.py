@@ -1,7 +1,7 @@
 """Scores by subject: every question once, small subjects together, differences paired."""
 
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pandas as pd
@@ -18,10 +18,10 @@ from medbench.reports.verdicts import Comparison
 MakeRun = Callable[..., RunFolder]
 
 
-def table(subjects: list[str | None], scores: list[float], model: str = "base") -> pd.DataFrame:
+def table(subjects: Sequence[str | None], scores: list[float], model: str = "base") -> pd.DataFrame:
     n = range(len(subjects))
     return pd.DataFrame({
-        "task": "quiz", "model": model, "subject": subjects, "score": scores, "weight": 1.0,
+        "task": "quiz", "model": model, "subject": list(subjects), "score": scores, "weight": 1.0,
         "metric": "acc", "cluster": [str(i) for i in n], "order": 0, "doc_id": list(n),
         "doc_hash": [f"d{i}" for i in n], "prompt_hash": "p", "target_hash": "t",
         "protocol": "letters", "question": [f"Question {i}?" for i in n], "target": "A",
@@ -73,7 +73,7 @@ def test_differences_are_paired_within_a_subject() -> None:
 
 def test_small_subjects_and_questions_without_one_are_put_together_last() -> None:
     small: list[str | None] = [*["Teeth"] * (LEAST - 1), "Feet", None, "  ", None]
-    subjects = ["Heart"] * LEAST + ["Skin"] * LEAST + small
+    subjects: list[str | None] = [*["Heart"] * LEAST, *["Skin"] * LEAST, *small]
     *named, others = one(table(subjects, [0.0] * len(subjects))).lines
     assert [line.subject for line in named] == ["Heart", "Skin"]
     assert others.subject.replace("\u00a0", " ") == "others (2 subjects, none stated)"
@@ -95,7 +95,7 @@ def test_option_orders_of_a_question_count_as_one() -> None:
 
 
 @pytest.mark.parametrize("subjects", [["Heart"] * 60, [None] * 60, ["Heart", "Skin"] * 5])
-def test_there_is_no_breakdown_of_one_line(subjects: list[str | None]) -> None:
+def test_there_is_no_breakdown_of_one_line(subjects: Sequence[str | None]) -> None:
     assert breakdowns(table(subjects, [1.0] * len(subjects)), [task("base")]) == ()
 
 

@@ -14,7 +14,7 @@ from medbench.reports.formatting import NBSP, count
 DETAIL: dict[str, Any] = {
     "rows": 450, "validation_rows": 50, "too_long": 12, "steps": 4, "seconds": 31.4,
     "backend": "trl", "backend_why": "Unsloth needs a CUDA GPU",
-    "rows_at_once": 2, "accumulation": 2, "processes": 2,
+    "rows_at_once": 2, "accumulation": 2, "processes": 2, "end_to_end": False,
     "loss_first": 2.0, "loss_last": 0.04, "quantization": "nf4", "peak_bytes": 24_000_000_000,
     "trainable_parameters": 100, "parameters": 1000, "data_sha256": "f00d",
     "resumed_from": "step-2", "damaged_checkpoints": ["step-3"],
@@ -50,7 +50,10 @@ def test_the_facts(run: RunFolder) -> None:
     assert facts["rows"] == "450"
     assert facts["rows kept for validation"] == "50"
     assert facts["left out"] == f"12{NBSP}rows longer than the recipe's max_length"
-    assert facts["rows a step"] == f"8{NBSP}rows = 2 at once × 2 accumulated × 2{NBSP}processes"
+    assert (
+        facts["rows a step"]
+        == f"8{NBSP}rows = 2 at once (padded) × 2 accumulated × 2{NBSP}processes"
+    )
     assert facts["steps an epoch"] == f"57 = 450{NBSP}rows / 8, rounded up"
     assert facts["a step"] == f"2.50{NBSP}s, {count(4800)}{NBSP}tokens a second"
     assert facts["back end"] == "trl: Unsloth needs a CUDA GPU"
@@ -90,8 +93,8 @@ def test_an_alarm_stands_above_the_figures_in_every_form(run: RunFolder) -> None
     write_reports(run)
     markdown = (run / "report.md").read_text("utf-8")
     page = (run / "report.html").read_text("utf-8")
-    for text in (markdown, page):
-        assert text.index("Tuning tuned: validation loss") < text.index("Training")
+    for text, heading in ((markdown, "\n## Training"), (page, "Training</h2>")):
+        assert text.index("Tuning tuned: validation loss") < text.index(heading)
         assert "<b>turned</b>" not in text, "what comes from a run is escaped"
 
 
