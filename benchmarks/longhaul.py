@@ -3,9 +3,10 @@
     python benchmarks/longhaul.py --tasks 200 --models 5 --limit 1 --out longhaul.json
 
 The embedded model under several names is asked the first questions of the embedded clinic under
-many names, each a file of questions of its own. Written out: seconds, resident memory and open file
-handles after each stage; the cost of the first tenth of the stages beside that of the last; and
-what the run costs beside the stages' own work (`overhead_ms`), which is all that the harness adds.
+many names, each a file of questions of its own. Of the first tenth of the stages and of the last,
+medians: processor time of a whole stage (`cpu_ms`, which busy neighbours hardly touch), wall time of
+its own work and of what the run adds to it (`work_ms`, `overhead_ms`), resident memory and open file
+handles.
 """
 
 from __future__ import annotations
@@ -46,6 +47,7 @@ class Meter:
         self.rows.append(
             {
                 "at": time.perf_counter() - self.started,
+                "cpu": time.process_time(),
                 "work": seconds or 0.0,
                 "rss_mib": self.process.memory_info().rss / 2**20,
                 "handles": self.process.num_fds(),
@@ -88,6 +90,7 @@ def measure(plan: Plan, folder: Path) -> dict[str, Any]:
     resumed = time.perf_counter() - again.started
     rows = meter.rows[1:]  # the first loads torch and lm-eval
     tenth = max(len(rows) // 10, 1)
+    cpu = [1e3 * (b["cpu"] - a["cpu"]) for a, b in pairwise(rows)]
     gaps = [b["at"] - a["at"] - b["work"] for a, b in pairwise(rows)]
 
     def ends(values: list[float]) -> dict[str, float]:
@@ -96,6 +99,7 @@ def measure(plan: Plan, folder: Path) -> dict[str, Any]:
     return {
         "stages": len(meter.rows),
         "seconds": whole,
+        "cpu_ms": {"median": median(cpu)} | ends(cpu),
         "work_ms": ends([1e3 * row["work"] for row in rows]),
         "overhead_ms": {"median": 1e3 * median(gaps)} | ends([1e3 * gap for gap in gaps]),
         "rss_mib": ends([row["rss_mib"] for row in rows]) | {"last": rows[-1]["rss_mib"]},

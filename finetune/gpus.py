@@ -11,9 +11,9 @@ from .recipe import Recipe
 from .skeleton import Skeleton, dtype_of
 
 EFFICIENCY = {"none": 0.42, "nf4": 0.45, "int8": 0.24}
-"""Share of the matmul peak that a step reaches, by quantisation: measured with rows laid end to end
-on an 8B model and one H200 (docs/measurements.md), and assumed of other models and GPUs. Micro-batches
-of two padded rows reached 0.14 there."""
+"""Share of the matmul peak that a step reaches, by quantisation: measured with rows laid end to
+end on an 8B model and one H200 (docs/measurements.md), and assumed of other models and GPUs.
+Micro-batches of two padded rows reached 0.14 there."""
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,8 @@ class Manifest:
     """manifest.json of *run*, which this process holds.
 
     Attributes:
-        about: Everything but the stages.
+        status: ``running``, ``done`` or ``failed``.
+        seconds: Wall time of the run, once it has ended.
         stages: The record of each stage of the plan that was begun, in order.
         kept: Finished stages of earlier plans in this folder.
     """
@@ -34,41 +35,47 @@ class Manifest:
         before = run.last_manifest() or {}
         known: dict[str, Record] = before.get("kept", {}) | before.get("stages", {})
         self._run, self._lock = run, lock
-        self.about = {
-            "format": FORMAT,
-            "status": "running",
-            "created": before.get("created", now()),
-            "updated": now(),
-            "seconds": None,
-        } | about
+        self.status = "running"
+        self.seconds: float | None = None
         self.stages = {name: known[name] for name in planned if name in known}
         self.kept = {
             name: record
             for name, record in known.items()
             if name not in planned and record["status"] == "done"
         }
+        self._created = before.get("created", now())
+        self._about = _members(about)
         self._lines = {name: _line(name, record) for name, record in self.stages.items()}
-        self._kept = [_line(name, record) for name, record in self.kept.items()]
+        self._kept = _block(_line(name, record) for name, record in self.kept.items())
 
     def record(self, name: str, record: Record) -> None:
         """Put down what is known of stage *name*, and save."""
         self.stages[name] = record
         self._lines[name] = _line(name, record)
-        self.save()
+        # That a stage has begun may be lost with the power; that it is done may not.
+        self.save(sync=record["status"] != "running")
 
-    def save(self) -> None:
-        """Write the file.
+    def save(self, *, sync: bool = True) -> None:
+        """Write the file; with *sync*, wait until it has reached the disk.
 
         Raises:
             StageError: The disk is full or read-only, or another process has taken the folder.
         """
         self._lock.check()
-        self.about["updated"] = now()
-        about = store.as_json(self.about).removesuffix("\n}\n")
-        stages, kept = _block(self._lines.values()), _block(self._kept)
-        text = f'{about},\n  "stages": {stages},\n  "kept": {kept}\n}}\n'
+        head = {
+            "format": FORMAT,
+            "status": self.status,
+            "created": self._created,
+            "updated": now(),
+            "seconds": self.seconds,
+        }
+        stages = _block(self._lines.values())
+        text = (
+            f'{{\n{_members(head)},\n{self._about},\n  "stages": {stages},\n'
+            f'  "kept": {self._kept}\n}}\n'
+        )
         try:
-            self._run.write_manifest(redact(text))
+            self._run.write_manifest(redact(text), sync=sync)
         except OSError as error:
             raise explain_unwritable(error, self._run.path) or error from error
 
@@ -76,6 +83,11 @@ class Manifest:
 def now() -> str:
     """The time in UTC, ISO 8601, to the second."""
     return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def _members(value: dict[str, Any]) -> str:
+    """The members of an object as JSON, without the braces around them."""
+    return store.as_json(value).removeprefix("{\n").removesuffix("\n}\n")
 
 
 def _line(name: str, record: Record) -> str:

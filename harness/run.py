@@ -166,7 +166,7 @@ def _execute(plan: Plan, run: RunFolder, watcher: Watcher, ranks: Ranks, lock: H
 
 
 def _finish(manifest: Manifest, status: str, started: float) -> None:
-    manifest.about |= {"status": status, "seconds": time.monotonic() - started}
+    manifest.status, manifest.seconds = status, time.monotonic() - started
     manifest.save()
 
 
@@ -189,7 +189,7 @@ def follow(plan: Plan, run: RunFolder, ranks: Ranks) -> None:
 
 def _give_up(manifest: Manifest, message: str) -> None:
     """Leave a manifest that says what has ended the run, of which another process failed."""
-    manifest.about["status"] = "failed"
+    manifest.status = "failed"
     for name, record in manifest.stages.items():
         if record["status"] == "running":
             manifest.record(name, record | {"status": "failed", "error": message})

@@ -44,10 +44,11 @@ _DRAFT = re.compile(r"\..+\.[a-z0-9_]{8}")
 
 
 @contextlib.contextmanager
-def atomic_path(path: Path) -> Iterator[Path]:
+def atomic_path(path: Path, *, sync: bool = True) -> Iterator[Path]:
     """Yield a temporary sibling of *path*; rename it over *path* when the block succeeds.
 
-    The block may make a file or a folder. Nothing is left behind when it raises.
+    The block may make a file or a folder. Nothing is left behind when it raises. With *sync* it has
+    reached the disk before it takes the place of what was there.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     holder = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
@@ -55,7 +56,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
     try:
         yield draft
         for file in draft.rglob("*") if draft.is_dir() else [draft]:
-            if file.is_file():
+            if sync and file.is_file():
                 with file.open("rb") as opened:
                     os.fsync(opened.fileno())
         if draft.exists() and path.is_dir() and not path.is_symlink():
@@ -190,12 +191,12 @@ class RunFolder:
     def write_json(self, relative: str, value: Any) -> Path:
         return self.write_text(relative, as_json(value))
 
-    def write_manifest(self, text: str) -> None:
-        """Change the manifest; what it was before is kept beside it."""
+    def write_manifest(self, text: str, *, sync: bool = True) -> None:
+        """Change the manifest; with *sync* what it was before is kept beside it."""
         path, previous = self / MANIFEST, self / PREVIOUS
-        with atomic_path(path) as draft:
+        with atomic_path(path, sync=sync) as draft:
             draft.write_text(text, "utf-8")
-            if path.is_file():
+            if sync and path.is_file():
                 previous.parent.mkdir(exist_ok=True)
                 previous.unlink(missing_ok=True)
                 try:
