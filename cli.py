@@ -27,6 +27,7 @@ from .commands.plan import plan
 from .commands.push import push
 from .commands.report import report
 from .commands.run import run
+from .commands.serve import serve
 from .commands.site import site
 from .commands.tasks import tasks
 from .errors import MedbenchError
@@ -58,6 +59,7 @@ for verb in (
     ask,
     merge,
     push,
+    serve,
 ):
     app.command()(verb)
 app.command("import")(import_)

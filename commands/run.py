@@ -56,6 +56,7 @@ def run(
     from ..harness.plan import make_plan
     from ..harness.preflight import preflight
     from ..harness.run import check_launch, open_folder
+    from ..harness.serving import with_endpoints
     from ..harness.suite import load_suite
     from ..tasks import sources
 
@@ -67,6 +68,7 @@ def run(
         chosen = load_suite(suite, override)
         flags = {"seed": seed, "limit": limit}
         chosen = chosen.model_copy(update={k: v for k, v in flags.items() if v is not None})
+        chosen, models = with_endpoints(chosen, models)
         folder = out or Path("runs") / chosen.name
         plan = make_plan(
             chosen,

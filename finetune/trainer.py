@@ -114,7 +114,7 @@ def _settings(work: Work) -> SFTConfig:
     recipe = work.recipe
     dtype = resolve_dtype(recipe.precision, work.device)
     every = recipe.logging_steps
-    return SFTConfig(
+    settings = SFTConfig(
         output_dir=str(work.folder),
         per_device_train_batch_size=work.fit.rows,
         per_device_eval_batch_size=work.fit.rows,
@@ -149,6 +149,10 @@ def _settings(work: Work) -> SFTConfig:
         dataloader_pin_memory=work.device != "cpu",
         ddp_find_unused_parameters=False,
     )
+    # One process is one GPU. Where transformers sees more, it splits batches with nn.DataParallel:
+    # more rows a step than the recipe says, a loss that is the sum over GPUs, and no speed-up.
+    settings._n_gpu = min(settings.n_gpu, 1)
+    return settings
 
 
 class Watcher(transformers.TrainerCallback):  # type: ignore[misc]

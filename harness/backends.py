@@ -258,7 +258,7 @@ def arguments(spec: ModelSpec, adapter: Path | None = None) -> dict[str, Any]:
         given["dtype"] = None if spec.dtype == "auto" else spec.dtype
         found |= {key: value for key, value in given.items() if value is not None}
     if adapter is not None:
-        found |= {"lora_local_path": str(adapter), "max_lora_rank": _lora_rank(adapter)}
+        found |= {"lora_local_path": str(adapter), "max_lora_rank": lora_rank(adapter)}
     return found
 
 
@@ -299,7 +299,7 @@ def lm_class(backend: str) -> Any:
     return get_model(backend)
 
 
-def _lora_rank(adapter: Path) -> int:
+def lora_rank(adapter: Path) -> int:
     """The smallest rank that vLLM can make room for and that holds every layer of *adapter*."""
     config = json.loads((adapter / "adapter_config.json").read_text("utf-8"))
     rank = max([config["r"], *(config.get("rank_pattern") or {}).values()])

@@ -61,7 +61,8 @@ def of_tuning(
 
     Args:
         gpu: A name of finetune/gpus.py; without one no time is predicted.
-        ran: What a tuning that has run says of itself: its rows at once and processes are taken.
+        ran: What a tuning that has run says of itself: its rows at once, layout and processes
+            are taken.
         dropped: Places in the source of rows that are left out.
 
     Raises:
@@ -75,6 +76,7 @@ def of_tuning(
     lengths = row_lengths(spec, recipe, dropped)
     rows = (ran or {}).get("rows_at_once") or _rows_at_once(recipe)
     end_to_end = _end_to_end(config, recipe) and (card is None or card.end_to_end)
+    end_to_end = (ran or {}).get("end_to_end", end_to_end)
     layout = memory.largest(lengths.tokens, rows, recipe, end_to_end=end_to_end)
     steps = recipe.steps
     if steps is None and lengths.rows and recipe.epochs:

@@ -203,12 +203,14 @@ def _gathered(
     """The logits of several branches together, so that many short ones are read at once."""
     rows: list[Row] = []
     parts: list[torch.Tensor] = []
+    held = 0
     for branch, logits in calls:
         rows.append(branch.row)
         parts.append(logits)
-        if sum(map(len, parts)) >= HEAD_CHUNK:
+        held += len(branch.row.asked)
+        if held >= HEAD_CHUNK:
             yield rows, torch.cat(parts)
-            rows, parts = [], []
+            rows, parts, held = [], [], 0
     if rows:
         yield rows, torch.cat(parts)
 

@@ -201,7 +201,8 @@ def _advance(
 ) -> None:
     before = manifest.stages.get(stage.name, {})
     damaged = None
-    if before.get("status") == "done" and before["fingerprint"] == stage.fingerprint:
+    finished = before.get("status") == "done" and "files" in before
+    if finished and before["fingerprint"] == stage.fingerprint:
         damaged = damage(run.path, before["files"])
         if damaged is None:
             watcher.end(stage.name, None, before["detail"])

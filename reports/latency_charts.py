@@ -64,7 +64,7 @@ def _spot(ax: Any, place: int, point: Point, look: Look) -> None:
     ax.plot([x, x], [100 * point.low, 100 * point.high], color=look.colour, lw=1.6, alpha=0.6)
     ax.plot(
         [x], [y], marker=look.marker, ms=8, mew=1.6, mec=look.colour,
-        mfc=look.colour if point.best else "white", clip_on=False,
+        mfc=look.colour if point.best else "none", clip_on=False,
     )  # fmt: skip
     ax.annotate(
         str(place), (x, y), xytext=(8, 6), textcoords="offset points", color=INK, fontsize=SMALL

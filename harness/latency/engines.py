@@ -230,7 +230,7 @@ def load(job: LatencyJob, wanted: list[tuple[str, str]]) -> list[Engine]:
                 device=job.device,
                 threads=settings.threads,
                 max_len=settings.longest,
-                cuda_graph=settings.cuda_graph and job.provider == "cuda",
+                cuda_graph=settings.cuda_graph,
             )
             work = roofline.of_onnx(job.onnx[kind], job.provider)
             engines.append(Engine(name, kind, _stream(export), work))

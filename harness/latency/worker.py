@@ -60,8 +60,9 @@ class Session:
         """Whether *engine* answers; torch.compile fails on its first request or never."""
         if engine.name != "torch-compiled":
             return True
+        shape = self.job.settings.shapes[0]
         try:
-            list(engine.stream(self.request(self.job.settings.shapes[0], 0), 2))
+            list(engine.stream(self.request(shape, 0), shape[2]))
         except Exception as error:  # dynamo's, inductor's and the compiler's share no narrower base
             said = (str(error).strip() or type(error).__name__).splitlines()[0]
             self.skipped[engine.name] = f"torch.compile failed: {said}"

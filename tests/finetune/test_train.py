@@ -11,8 +11,10 @@ from safetensors.torch import load_file
 
 from medbench.errors import StageError
 from medbench.finetune.dataset import prepare
+from medbench.finetune.layout import Fit
 from medbench.finetune.recipe import Recipe, load_recipe
 from medbench.finetune.train import Job, tune
+from medbench.finetune.trainer import Work, _settings
 from medbench.harness.models import load_base
 from medbench.harness.progress import silent
 from medbench.harness.suite import ModelSpec
@@ -173,3 +175,14 @@ def test_the_log_says_how_fast_it_went(tmp_path: Path, short_recipe: Path) -> No
     lengths = [len(row["input_ids"]) for row in prepare(recipe, tokenizer).train]
     tokens = table["tokens_per_second"] * table["seconds_per_step"]
     assert tokens.between(8 * min(lengths), 8 * max(lengths)).all(), "of 8 rows, without padding"
+
+
+def test_one_process_trains_on_one_gpu_though_it_sees_two(
+    tmp_path: Path, short_recipe: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    recipe = short(short_recipe, precision="float32", gradient_checkpointing=False)
+    fit = Fit(rows=2, accumulation=4, processes=1, end_to_end=False)
+    settings = _settings(Work(recipe, [], [], fit, "cuda", tmp_path, "tuned", silent))
+    assert settings.train_batch_size == 2
+    assert settings.n_gpu == 1

@@ -238,5 +238,6 @@ def test_a_signal_ends_a_run_in_order(tmp_path: Path, number: int, code: int) ->
     manifest = RunFolder(out).manifest()
     assert manifest["status"] == "failed"
     assert manifest["stages"]["overlap"]["status"] == "done"
-    assert manifest["stages"]["score/base/clinic_open"]["error"] == signal.Signals(number).name
+    ends = {(one["status"], one["error"]) for one in manifest["stages"].values()}
+    assert ends <= {("done", None), ("failed", signal.Signals(number).name)}
     assert not (out / ".lock").exists()

@@ -4,6 +4,7 @@ import json
 import re
 from collections.abc import Iterator
 from html.parser import HTMLParser
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -228,3 +229,20 @@ def test_what_the_script_reads_is_no_tag(hostile_run: RunFolder) -> None:
     assert json.loads(about)["models"] == ["base", "tuned"]
     for part in re.findall(r'<script type="text/plain" class="part">(.*?)</script>', source):
         assert re.fullmatch(r"[A-Za-z0-9+/=]+", part)
+
+
+def test_the_example_report_is_whole_and_names_no_machine() -> None:
+    folder = Path(__file__).parents[2] / "docs/example-report"
+    source, text = ((folder / f"report.{form}").read_text("utf-8") for form in ("html", "md"))
+    [css] = re.findall(r"<style>(.*?)</style>", source, re.DOTALL)
+    [js] = re.findall(r"<script>(.*?)</script>", source, re.DOTALL)
+    assert f"'sha256-{source_hash(css)}'" in source
+    assert f"'sha256-{source_hash(js)}'" in source
+    pictures = re.findall(r"\((figures/\w+\.svg)\)", text)
+    assert pictures
+    assert sorted(pictures) == sorted(f"figures/{p.name}" for p in folder.glob("figures/*"))
+    report = json.loads((folder / "report.json").read_text("utf-8"))
+    for sentence in report["headlines"]:
+        assert sentence in source
+    for private in ("/home/", "/root/", "/tmp/", "/work/"):
+        assert private not in source + text

@@ -63,7 +63,7 @@ def test_each_subject_has_its_own_mean_and_the_largest_stands_first() -> None:
 
 
 def test_differences_are_paired_within_a_subject() -> None:
-    subjects: list[str | None] = ["Heart"] * 30 + ["Skin"] * 20
+    subjects = ["Heart"] * 30 + ["Skin"] * 20
     base, tuned = [0.0] * 50, [1.0] * 15 + [0.0] * 35
     samples = pd.concat([table(subjects, base), table(subjects, tuned, "tuned")])
     found = one(samples, "base", "tuned")
