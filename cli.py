@@ -7,6 +7,7 @@ Exit codes: 0 done, 1 a stage failed, 2 something given is wrong, 130 interrupte
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 from typing import Annotated, Any
@@ -71,6 +72,8 @@ def main() -> None:
     # Waiting OpenMP threads spin by default: with a busy neighbour on a two-core machine, 30 steps
     # of the quickstart's tuning took 183 s instead of 4. Read when torch is loaded, so set first.
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+    # peft imports bitsandbytes, which logs that an optional package for CPUs is missing.
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
     try:
         sys.exit(app(standalone_mode=False))
     except _UsageError as error:

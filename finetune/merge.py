@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 import shutil
 import warnings
 from dataclasses import asdict, dataclass
@@ -70,8 +69,6 @@ def merge_adapter(
             merged or does not fit *base*, or the disk is too full.
     """
     _check_adapter(adapter)
-    # On import bitsandbytes, which peft loads, logs that an optional kernel package is missing.
-    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
     from transformers import AutoTokenizer
     from transformers.utils import logging as transformers_logging
 

@@ -9,7 +9,6 @@ checkpointing), while every storage that comes and goes is counted.
 from __future__ import annotations
 
 import copy
-import logging
 import weakref
 from dataclasses import dataclass
 from typing import Any
@@ -51,7 +50,6 @@ class Skeleton:
     """
 
     def __init__(self, config: Any, recipe: Recipe, *, trust_remote_code: bool = False) -> None:
-        logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # peft imports it
         from peft import get_peft_model
         from transformers import AutoModelForCausalLM
 

@@ -97,13 +97,12 @@ class Engine:
         left = [budget]
         scored = 0
         self.model.reset()
-        with torch.inference_mode():
-            for rows, logits in _gathered(calls(found, left)):
-                for row, (values, hits) in zip(rows, read(logits, rows), strict=True):
-                    np.add.at(totals, row.requests, values)
-                    np.add.at(misses, row.requests, 1 - hits)
-                    scored += len(row.tokens)
-                done(scored)
+        for rows, logits in _gathered(calls(found, left)):
+            for row, (values, hits) in zip(rows, read(logits, rows), strict=True):
+                np.add.at(totals, row.requests, values)
+                np.add.at(misses, row.requests, 1 - hits)
+                scored += len(row.tokens)
+            done(scored)
         self.model.reset()
         return totals, misses == 0, left[0]
 

@@ -236,6 +236,18 @@ FLOORS = (
 )
 
 
+def read_skipped(manifest: dict[str, Any]) -> tuple[str, ...]:
+    """A sentence for each engine that a model was to be timed in and was not."""
+    found = []
+    for name, stage in manifest.get("stages", {}).items():
+        kind, _, model = name.partition("/")
+        for engine, why in ((stage.get("detail") or {}).get("skipped") or {}).items():
+            if kind == "latency":
+                runtime = RUNTIMES.get(engine, engine)
+                found.append(f"{model} was not timed in {runtime}: {why}.")
+    return tuple(found)
+
+
 def detail(latency: Iterable[Latency]) -> str:
     """What stands under the table of floors and memory; empty where no series has them."""
     rows = list(latency)

@@ -25,7 +25,7 @@ from .evidence import (
 )
 from .formatting import duration
 from .judgements import Judged, read_judged
-from .latency import Front, Latency, detail, front, read_latency
+from .latency import Front, Latency, detail, front, read_latency, read_skipped
 from .memory import Forecast, read_memory
 from .overlap import Check, read_overlap
 from .parsing import Parsing, parsing
@@ -100,6 +100,7 @@ class Report:
     protocols: tuple[Protocols, ...] = ()
     subjects: tuple[Breakdown, ...] = ()
     judged: tuple[Judged, ...] = ()
+    not_timed: tuple[str, ...] = ()
     questions: Questions | None = None
     left_out: tuple[str, ...] = ()
 
@@ -155,13 +156,9 @@ class Report:
 
     @property
     def speedups(self) -> tuple[str, ...]:
-        """ONNX Runtime against torch in plain words, where both timed the same request."""
-        return tuple(
-            sentence
-            for row in self.latency
-            for other in self.latency
-            if (sentence := row.against(other))
-        )
+        """ONNX Runtime against torch in plain words, and which engines were left out."""
+        found = [row.against(other) for row in self.latency for other in self.latency]
+        return (*filter(None, found), *self.not_timed)
 
     @classmethod
     def read(cls, run: RunFolder, sharing: Sharing = LOCAL) -> Report:
@@ -201,6 +198,7 @@ class Report:
             trainings=read_trainings(run, manifest),
             memory=read_memory(run, manifest),
             latency=read_latency(run, results),
+            not_timed=read_skipped(manifest),
             exports=read_exports(manifest),
             groups=read_groups(results),
             protocols=() if samples is None else protocols(samples, tasks),

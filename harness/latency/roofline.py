@@ -138,9 +138,10 @@ class Peaks:
         """Bytes a second at which a buffer of *size* bytes is read again and again.
 
         A model that fits into a cache of the processor is read at that cache's speed; therefore the
-        buffer is as large as what a step reads. Sizes are rounded up to powers of two.
+        buffer is as large as what a step reads, rounded up to a power of two; a gigabyte fits into
+        none and stands for all above it.
         """
-        rounded = 1 << max(20, math.ceil(math.log2(max(size, 1))))
+        rounded = 1 << min(30, max(20, math.ceil(math.log2(max(size, 1)))))
         if rounded not in self._bandwidth:
             self._bandwidth[rounded] = bandwidth(self.device, rounded)
         return self._bandwidth[rounded]

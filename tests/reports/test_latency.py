@@ -173,6 +173,15 @@ def test_pages_show_floors_and_the_front(make_run: MakeRun) -> None:
     assert (run / "figures/front.svg").is_file()
 
 
+def test_engines_that_were_left_out_are_said(make_run: MakeRun) -> None:
+    run = make_run()
+    manifest = run.manifest()
+    manifest["stages"]["latency/tuned"]["detail"] = {"skipped": {"vllm": "vllm is not installed"}}
+    run.write_json("manifest.json", manifest)
+
+    assert Report.read(run).speedups[-1] == "tuned was not timed in vLLM: vllm is not installed."
+
+
 def test_terminal_says_what_was_left_out_and_how_busy_it_was() -> None:
     result = {
         "latency": [ROW, ROW | {"engine": "torch", "format": "fp32", "tpot_ms_p50": 6.0}],
