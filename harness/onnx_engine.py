@@ -70,10 +70,12 @@ class Engine:
     Attributes:
         model: The session and its cache.
         kind: Type of its device: ``cpu`` or ``cuda``.
+        most: Sequences a call, at most: a cache has the whole context's length for each of them.
     """
 
     model: OrtModel
     kind: str
+    most: int = 16
 
     def answer(
         self, trie: Trie, budget: int, done: Callable[[int], None] = lambda stop: None
@@ -112,7 +114,7 @@ class Engine:
         walk = sum(max(call, branch.own) for branch in found)
         rows = sum(
             max(call, len(batch) * len(batch[0].tokens))
-            for batch in _batches(_by_length(found), budget)
+            for batch in _batches(_by_length(found), budget, self.most)
         )
         return walk <= rows
 
@@ -135,7 +137,7 @@ class Engine:
         """The same, in batches of whole paths, longest first."""
         waiting = _by_length(found)
         while waiting:
-            batch = next(_batches(waiting, left[0]))
+            batch = next(_batches(waiting, left[0], self.most))
             lengths = [len(branch.tokens) for branch in batch]
             ids = np.zeros((len(batch), lengths[0]), np.int64)
             for line, branch in zip(ids, batch, strict=True):
@@ -218,10 +220,13 @@ def _by_length(found: list[Branch]) -> list[Branch]:
     return sorted(found, key=lambda branch: -len(branch.tokens))
 
 
-def _batches(found: list[Branch], budget: int) -> Iterator[list[Branch]]:
-    """*found*, longest first, in batches of at most *budget* tokens with padding; never empty."""
+def _batches(found: list[Branch], budget: int, most: int) -> Iterator[list[Branch]]:
+    """*found*, longest first, in batches of at most *budget* tokens with padding and *most* rows.
+
+    None is empty, so that one branch may exceed the budget.
+    """
     start = 0
     while start < len(found):
-        rows = max(1, budget // len(found[start].tokens))
+        rows = max(1, min(most, budget // len(found[start].tokens)))
         yield found[start : start + rows]
         start += rows

@@ -35,6 +35,9 @@ _GREEDY: dict[str, tuple[Any, ...]] = {
 _ROOM = 0.5
 """Share of the free memory that the caches of a batch may take."""
 
+_MOST = 32
+"""Sequences a call for log-likelihoods; that many short ones fill a GPU."""
+
 logger = logging.getLogger(__name__)
 
 
@@ -71,11 +74,11 @@ class OnnxLM(PackedLM):
             )
         self._session = OrtModel(folder, device=device, threads=threads or torch.get_num_threads())
         kind = device.partition(":")[0]
-        self._answering = Engine(self._session, kind)
         config = json.loads((folder / "genai_config.json").read_text("utf-8"))["model"]
         ends = config["eos_token_id"]
         self._ends = torch.tensor([ends] if isinstance(ends, int) else ends)
         rows = _rows(config["decoder"], self._session.max_len, torch.device(device))
+        self._answering = Engine(self._session, kind, most=min(rows, _MOST))
         if rows < batch_size:
             logger.warning("the memory has room for the caches of %d prompts at a time", rows)
         options = {"token_budget": BUDGET[kind], "max_length": self._session.max_len} | options
@@ -155,4 +158,4 @@ def _rows(decoder: dict[str, Any], length: int, device: torch.device) -> int:
     """How many sequences of *length* tokens the free memory has room to cache; at least 1."""
     width = decoder["num_hidden_layers"] * decoder["num_key_value_heads"] * decoder["head_size"]
     row = 2 * width * length * (4 if device.type == "cpu" else 2)
-    return max(1, int(_ROOM * free_memory(device)) // row)
+    return max(1, int(_ROOM * free_memory(device) / row))
