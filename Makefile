@@ -13,7 +13,7 @@ run: $(VENV)/installed
 	$(BIN)/medbench run --models base,tuned
 
 test: lint types
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n logical --maxprocesses 4 --dist loadfile
 
 test-slow: $(VENV)/installed-dev
 	$(BIN)/python -m pytest -m "slow"

@@ -84,8 +84,8 @@ def main() -> None:
             program = error.ctx.command_path if error.ctx else "medbench"
             _stderr(f"medbench: {words}; see {program} --help")
         sys.exit(error.exit_code)
-    except (typer.Abort, KeyboardInterrupt):
-        sys.exit(130)
+    except (typer.Abort, KeyboardInterrupt) as stop:
+        sys.exit(getattr(stop, "exit_code", 130))
     except MedbenchError as error:
         _stderr(f"medbench: {error}")
         sys.exit(error.exit_code)

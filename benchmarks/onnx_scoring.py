@@ -4,15 +4,15 @@
     python benchmarks/onnx_scoring.py --json     # the same as JSON on stdout
 
 The shapes of request are those of scoring.py, over real MedQA questions (``--data``) or the
-embedded fictional ones. Both sides get the same strings, tokenize them, and run the same file with
-the same number of threads on the CPU. They take turns, and each turn gives a ratio of wall times
+embedded fictional ones. Both sides get the same strings, tokenize them, and run the same file, on a
+CPU with the same number of threads. They take turns, and each turn gives a ratio of wall times
 and one of processor times, which a busy machine disturbs less; a first call of each over a few
 questions is not counted. lm-eval's side is its class as it is, its session opened again with these
 threads, for which it has no setting. Shapes longer than the graph's context are left out: both
 sides would cut them, at different places.
 
-The graph is an export of the embedded model in fp32, made here; ``--model`` takes 48m (random
-weights) or a checkpoint, ``--format`` int8 or int4.
+The graph is an export of the embedded model in fp32, made here; ``--model`` takes 48m, 1b or 8b
+(random weights) or a checkpoint, ``--format`` another precision, ``--device cuda`` a GPU.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from typing import Any
 import onnxruntime
 import torch
 from lm_eval.models.onnxruntime_ort import ONNXRuntimeLM
-from machine import load, processor  # type: ignore[import-not-found]
+from machine import SIZES, load, processor  # type: ignore[import-not-found]
 from scoring import DATA, SHAPES, build, read_questions  # type: ignore[import-not-found]
 
 from medbench.harness import backends
@@ -45,15 +45,15 @@ def main() -> None:
     questions = read_questions(options.data)
     with tempfile.TemporaryDirectory(prefix="medbench-onnx-") as name:
         folder = _export(options, questions, Path(name))
-        ours = OnnxLM(folder, threads=options.threads)
-        theirs = _lm_eval(folder, options.threads)
+        ours = OnnxLM(folder, device=options.device, threads=options.threads)
+        theirs = _lm_eval(folder, options)
         measured = {
             name: measure(name, ours, theirs, questions, options) for name in options.shapes
         }
     report = {
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "command": " ".join(["python", "benchmarks/onnx_scoring.py", *sys.argv[1:]]),
-        "device": processor(),
+        "device": torch.cuda.get_device_name() if options.device == "cuda" else processor(),
         "threads": options.threads,
         "onnxruntime": onnxruntime.__version__,
         "model": options.model,
@@ -104,24 +104,28 @@ def measure(
 
 def _export(options: argparse.Namespace, questions: list[Any], scratch: Path) -> Path:
     source = Path(EMBEDDED.get(options.model, options.model))
-    if options.model == "48m":
+    if options.model in SIZES:
         source = scratch / "model"
         texts = [" ".join([stem, *rest]) for stem, rest, _ in questions]
-        model, tokenizer = load(options.model, "cpu", texts)
+        model, tokenizer = load(options.model, options.device, texts)
         model.save_pretrained(source)
         tokenizer.save_pretrained(source)
-    return export_onnx(source, scratch / "onnx", precision=options.format).path
+        del model
+        torch.cuda.empty_cache()
+    out = scratch / "onnx"
+    return export_onnx(source, out, precision=options.format, provider=options.device).path
 
 
-def _lm_eval(folder: Path, threads: int) -> Any:
-    """lm-eval's model of the graph in *folder*, with *threads* threads."""
-    lm = ONNXRuntimeLM(pretrained=str(folder), execution_provider="cpu")
+def _lm_eval(folder: Path, options: argparse.Namespace) -> Any:
+    """lm-eval's model of the graph in *folder*; on a CPU with so many threads."""
+    lm = ONNXRuntimeLM(pretrained=str(folder), execution_provider=options.device)
     backends._know_head_size(lm)  # without it, it cannot run the Model Builder's graphs
-    settings = onnxruntime.SessionOptions()
-    settings.intra_op_num_threads = threads
-    lm.session = onnxruntime.InferenceSession(
-        str(folder / "model.onnx"), settings, providers=["CPUExecutionProvider"]
-    )
+    if options.device == "cpu":
+        settings = onnxruntime.SessionOptions()
+        settings.intra_op_num_threads = options.threads
+        lm.session = onnxruntime.InferenceSession(
+            str(folder / "model.onnx"), settings, providers=["CPUExecutionProvider"]
+        )
     return lm
 
 
@@ -156,14 +160,16 @@ def _table(report: dict[str, Any]) -> str:
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--json", action="store_true", help="JSON on stdout instead of a table")
-    parser.add_argument("--model", default="embedded:clinic", help="or 48m, or a checkpoint")
-    parser.add_argument("--format", default="fp32", choices=["fp32", "int8", "int4"])
+    parser.add_argument("--model", default="embedded:clinic", help="or 48m, 1b, 8b, a checkpoint")
+    parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
+    parser.add_argument("--format", help="fp32 (or fp16 on CUDA), int8, int4")
     parser.add_argument("--data", type=Path, default=DATA, help="MedQA questions, JSON Lines")
     parser.add_argument("--questions", type=int, default=32)
     parser.add_argument("--repeat", type=int, default=5, help="turns of both sides")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--shapes", nargs="+", default=SHAPES, choices=SHAPES)
     options = parser.parse_args()
+    options.format = options.format or ("fp32" if options.device == "cpu" else "fp16")
     torch.set_num_threads(options.threads)
     return options
 

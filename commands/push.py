@@ -30,6 +30,8 @@ def push(
     from ..reports import Report
     from ..reports.card import Subject, card
     from ..reports.formatting import size
+    from ..reports.redaction import PUBLIC
+    from ..reports.site import published
 
     check_repo(to)
     for key, value in ENVIRONMENT.items():
@@ -46,7 +48,8 @@ def push(
         recipe=recipe.read_text("utf-8") if recipe.is_file() else "",
         what=what,
     )
-    parcel = Parcel(tuned, what, to, card(Report.read(tuned.run), subject))
+    report = published(Report.read(tuned.run, PUBLIC))
+    parcel = Parcel(tuned, what, to, card(report, subject))
     with staged(parcel) as folder:
         files = listing(folder)
         for path, count in files:

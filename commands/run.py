@@ -134,10 +134,13 @@ def _perform(plan: Plan, target: RunFolder, group: Ranks, lock: Held, terminal: 
         with Board(console) as board:
             execute(plan, target, board, group, lock)
     except MedbenchError as error:
-        raise type(error)(
-            f"{error}\nFinished stages are kept in {folder}; "
-            "once the cause is mended, give the same command again to go on."
-        ) from error
+        told = str(error).rstrip(".")
+        if "the same command again" not in told:
+            told += (
+                f". Finished stages are kept in {folder}: mend the cause and give the same command "
+                "again to go on"
+            )
+        raise type(error)(told) from error
     report = Report.read(target)
     write_reports(target, report)
     print_summary(report, console)

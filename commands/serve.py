@@ -29,6 +29,7 @@ def serve(
     from ..harness import serving
     from ..harness.device import resolve_device
     from ..harness.quiet import ENVIRONMENT
+    from ..harness.signals import stopped_in_order
     from ..harness.tuned import find_tuned
 
     for key, value in ENVIRONMENT.items():
@@ -48,6 +49,8 @@ def serve(
     with tempfile.TemporaryDirectory(prefix="medbench-serve-") as name:
         folder = serving.merged(tuned, Path(name))
         command = serving.transformers_command(tuned, at, device)
-        raise typer.Exit(
-            subprocess.run(command, cwd=folder, env=environment, check=False).returncode
-        )
+        with stopped_in_order(), subprocess.Popen(command, cwd=folder, env=environment) as server:
+            try:
+                raise typer.Exit(server.wait())
+            finally:
+                server.terminate()

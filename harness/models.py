@@ -134,7 +134,7 @@ class ScoringPool:
 
         if name not in self._exports:
             raise StageError(f"{name}: not exported here; expected a run that exports it")
-        options = {"batch_size": batch_size} | spec.args
+        options = spec.args | {"batch_size": batch_size}
         return OnnxLM(self._exports[name], device=self._device, **options)
 
     @contextlib.contextmanager

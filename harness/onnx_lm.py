@@ -81,7 +81,9 @@ class OnnxLM(PackedLM):
         self._answering = Engine(self._session, kind, most=min(rows, _MOST))
         if rows < batch_size:
             logger.warning("the memory has room for the caches of %d prompts at a time", rows)
-        options = {"token_budget": BUDGET[kind], "max_length": self._session.max_len} | options
+        options = {"token_budget": BUDGET[kind]} | options
+        longest = self._session.max_len
+        options["max_length"] = min(int(options.get("max_length") or longest), longest)
         # What lm-eval's class wants to know of a model that it does not run itself.
         stand_in = SimpleNamespace(device=torch.device(device), config=SimpleNamespace())
         super().__init__(

@@ -231,7 +231,7 @@ class OrtModel:
         before = self.lengths or (0,) * len(counts)
         after = tuple(old + new for old, new in zip(before, counts, strict=True))
         width = max(before) + ids.shape[1]
-        options = None
+        options, captured = None, False
         if self._graphs:
             options, captured = self._graphs.options(step=logits is self._step_logits)
             if captured:  # all shapes and addresses stay the same: the mask has its full width
@@ -239,7 +239,7 @@ class OrtModel:
         ids = ids.to(self._device, torch.int64).contiguous()
         binding = self._binding
         self._bind(binding.bind_input, "input_ids", _INT64, tuple(ids.shape), ids)
-        mask = self._mask(after, width)
+        mask = self._mask(after, width, fixed=captured)
         self._bind(binding.bind_input, "attention_mask", _INT64, (len(after), width), mask)
         self._bind(binding.bind_output, "logits", self._logits_type, tuple(logits.shape), logits)
         if self._device.type == "cuda":
@@ -249,20 +249,18 @@ class OrtModel:
         self.lengths = after
         return logits
 
-    def _mask(self, lengths: tuple[int, ...], width: int) -> torch.Tensor:
-        """Ones for each row's tokens, then zeros, [B, width]; the buffer itself where all is one.
+    def _mask(self, lengths: tuple[int, ...], width: int, *, fixed: bool) -> torch.Tensor:
+        """Ones for each row's tokens, then zeros, [B, width]; always in one buffer if *fixed*.
 
         The graph counts the ones of a row: its next token comes after so many.
         """
         import torch
 
-        if min(lengths) == width:
+        if min(lengths) == width and not fixed:
             return self._ones
         ends = torch.tensor(lengths, device=self._device)[:, None]
         ones = self._places[:width] < ends
-        if width == self.max_len:
-            return self._step_mask.copy_(ones)
-        return ones.to(torch.int64)
+        return self._step_mask.copy_(ones) if fixed else ones.to(torch.int64)
 
     def _bind(
         self, bind: Any, name: str, element: int, shape: tuple[int, ...], buffer: Any

@@ -291,6 +291,10 @@ def _check_weights(where: str, spec: ModelSpec) -> None:
 
 def _check_formats(plan: Plan) -> None:
     from .export import PAIRS
+    from .latency.machine import check_settings
+
+    if plan.suite.latency and plan.timed():
+        check_settings(plan.suite.latency, plan.device)
 
     allowed = PAIRS[plan.device]
     for name in plan.formats():

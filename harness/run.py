@@ -244,6 +244,11 @@ def _explained(stage: str, error: Exception, run: RunFolder) -> StageError:
     if told := explain_unwritable(error, run.path):
         return StageError(f"{stage} failed: {told}")
     words = " ".join(str(error).split())
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":  # torch's own
+        return StageError(
+            f"{stage} failed: out of memory ({words[:160] or 'of the host'}); a smaller batch_size "
+            "or a base with quantization: nf4 needs less"
+        )
     return StageError(
         f"{stage} failed: {type(error).__name__}: {words} (traceback in {run / 'run.log'})"
     )

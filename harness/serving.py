@@ -115,10 +115,26 @@ def with_endpoints(suite: Suite, models: str | None) -> tuple[Suite, str | None]
             "base_url": f"{parts.scheme}://{parts.netloc}{path}",
             "tokenizer_backend": None,
             "tokenized_requests": False,
+            "eos_string": _end_of_text(suite, model),
         }
         found[model + SERVED] = ModelSpec(backend="local-completions", args=spec)
         names.append(model + SERVED)
     return suite.model_copy(update={"models": found}), models and ",".join(names)
+
+
+def _end_of_text(suite: Suite, name: str) -> str | None:
+    """The token that ends a text of model *name*, sent as a stop by lm-eval; None if unknown."""
+    spec = suite.models.get(name)
+    base = suite.models[spec.base] if spec and spec.base else spec
+    if base is None or base.pretrained is None:
+        return None
+    from transformers import AutoTokenizer
+
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(base.source, revision=base.revision)
+    except (OSError, ValueError):  # what is wrong with it is said where it is loaded
+        return None
+    return str(tokenizer.eos_token) if tokenizer.eos_token else None
 
 
 def said(tuned: Tuned, at: Address) -> str:

@@ -261,8 +261,8 @@ def detail(latency: Iterable[Latency]) -> str:
         "Peak memory is that of a process with this engine alone, its libraries aside.",
     ]
     if machines:
-        counts = ", ".join(map(str, threads))
-        parts.append(f"Measured on {'; '.join(machines)}, with {counts} threads a process")
+        parts.append(f"Measured on {'; '.join(machines)}")
+        parts[-1] += "".join(f", {count(n, 'thread')} of each engine" for n in threads)
         parts[-1] += f", load average {number(max(loads), 1)} at most." if loads else "."
     return " ".join(parts)
 

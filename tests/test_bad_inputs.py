@@ -183,6 +183,8 @@ CASES: list[tuple[str, dict[str, bytes], list[str], list[str]]] = [
     ("limit of zero", {}, ["run", "--limit", "0"], ["--limit"]),
     ("limit of text", {}, ["run", "--limit", "many"], ["--limit", "integer"]),
     ("unknown model", {}, ["run", "--models", "bse"], ["--models bse", "base"]),
+    ("address of no server", {}, ["run", "--models", "tuned@http://"], ["--models", "NAME@http://HOST:PORT"]),
+    ("password in an address", {}, ["run", "--models", "tuned@http://me:word@host"], ["--models", "no password"]),
     ("unknown device", {}, ["run", "--device", "tpu"], ["--device tpu", "cuda"]),
     ("override without a value", {}, ["run", "--set", "limit"], ["--set limit", "KEY=VALUE"]),
     ("override under a value", {}, ["run", "--set", "name.x=1"], ["--set name.x=1", "'name'"]),

@@ -16,6 +16,7 @@ from ..export import PAIRS, as_detail, export_onnx
 from ..export.artifact import RECORD
 from ..run import Watcher
 from ..store import RunFolder
+from . import machine
 from .measure import measure
 from .settings import LatencyJob, LatencySettings
 from .statistics import against, summarise
@@ -72,9 +73,12 @@ def check(asked: Asked) -> Asked:
     """*asked* with what its folder leaves no choice about.
 
     Raises:
-        InputError: The folder holds no model, or *out* something else.
+        InputError: The folder holds no model, *out* something else, there are no prompts, or the
+            settings ask for what this machine has not.
     """
     folder, out = asked.folder, asked.out
+    machine.check_settings(asked.settings, asked.device)
+    read_prompts(asked.prompts)
     if out.exists() and (not out.is_dir() or (any(out.iterdir()) and not (out / RESULT).is_file())):
         raise InputError(
             f"--out {out}: holds something that `medbench latency` did not write; choose another "

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from ...errors import InputError
 from ..environment import processor
+from .settings import LatencySettings
 
 
 def hardware(device: str) -> str:
@@ -39,6 +40,17 @@ def clock_mhz(device: str) -> float:
         found = psutil.cpu_freq()
         return float(found.current) if found else math.nan
     return math.nan
+
+
+def check_settings(settings: LatencySettings, device: str) -> None:
+    """Check that what *settings* ask of the machine can be had on *device*.
+
+    Raises:
+        InputError: A CUDA graph is asked for without CUDA, or cores that are not there.
+    """
+    if settings.cuda_graph and not device.startswith("cuda"):
+        raise InputError(f"latency.cuda_graph: needs device cuda, not {device}; leave it out")
+    check_cores(settings.cores, settings.threads)
 
 
 def check_cores(cores: list[int] | None, threads: int) -> None:

@@ -138,10 +138,5 @@ def _check(job: LatencyJob) -> None:
             f"latency of {job.model}: {job.model_dir}/tokenizer_config.json: missing; prompts are "
             "cut to tokens by it (tokenizer.save_pretrained on the same folder adds it)"
         )
-    if job.settings.cuda_graph and job.provider != "cuda":
-        raise InputError(
-            f"latency.cuda_graph: needs a GPU, and {job.model} is measured on {job.device}; leave "
-            "it out"
-        )
-    machine.check_cores(job.settings.cores, job.settings.threads)
+    machine.check_settings(job.settings, job.device)
     require_device(job.device)

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 _LOOKED_UP = {"Gather", "GatherBlockQuantized", "Reshape", "Transpose", "GroupQueryAttention"}
 """Operators that read a few rows of a table, or only rearrange it when the graph is loaded."""
-_SECONDS = 0.4
+_SECONDS = 0.25
 """How long each peak is sought."""
 
 

@@ -308,9 +308,7 @@ def test_cores_that_are_not_there_are_refused(job: LatencyJob) -> None:
 
 def test_cuda_graph_on_a_cpu_is_refused(job: LatencyJob) -> None:
     settings = SETTINGS.model_copy(update={"cuda_graph": True})
-    with pytest.raises(
-        InputError, match=r"latency\.cuda_graph: needs a GPU, and tuned is measured"
-    ):
+    with pytest.raises(InputError, match=r"latency\.cuda_graph: needs device cuda, not cpu"):
         measure(job.model_copy(update={"settings": settings}))
 
 

@@ -87,6 +87,17 @@ def test_another_folder_is_not_written_to(measured: Path, tmp_path: Path) -> Non
     assert check(asked(CLINIC, measured)).formats == ("fp32",)
 
 
+def test_what_cannot_be_measured_is_refused_before_anything_is_written(tmp_path: Path) -> None:
+    for settings, file in (({"cuda_graph": True}, None), ({}, tmp_path / "none.txt")):
+        wrong = Asked(
+            CLINIC, "clinic", tmp_path / "out", "cpu", ("fp32",), file,
+            LatencySettings.model_validate(settings),
+        )  # fmt: skip
+        with pytest.raises(InputError, match=r"cuda_graph: needs device cuda|none\.txt: cannot be"):
+            check(wrong)
+    assert not list(tmp_path.iterdir())
+
+
 def test_formats_are_resolved() -> None:
     assert formats_of("auto", "cpu") == ("fp32",)
     assert formats_of("auto", "cuda") == ("fp16",)

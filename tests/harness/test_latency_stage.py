@@ -88,6 +88,13 @@ def test_formats_are_resolved() -> None:
         plan_of("latency.formats=[fp16]")
 
 
+def test_what_the_machine_has_not_is_refused_in_the_plan() -> None:
+    with pytest.raises(InputError, match=r"latency\.cuda_graph: needs device cuda, not cpu"):
+        plan_of("latency.cuda_graph=true")
+    with pytest.raises(InputError, match=r"latency\.cores \[9999\]: expected at least 1"):
+        plan_of("latency.cores=[9999]")
+
+
 def test_without_onnx_nothing_is_exported(run: RunFolder) -> None:
     names = [one.name for one in Pipeline(plan_of("latency.engines=[torch]"), run).stages()]
     assert "latency/base" in names

@@ -172,6 +172,16 @@ def test_a_folder_that_is_no_export_is_refused(
         OnnxLM(broken)
 
 
+@pytest.mark.parametrize(("asked", "got"), [(None, 2048), (64, 64), (10**6, 2048)])
+def test_texts_are_no_longer_than_the_export(
+    clinic_onnx: Exports, asked: int | None, got: int
+) -> None:
+    export = OnnxLM(clinic_onnx("fp32"), max_length=asked)
+    assert export.max_length == got
+    long = ask("loglikelihood", (" ".join(prompts(80)), " yes"))
+    assert export.loglikelihood(long, True)[0][0] < 0
+
+
 def test_batches_shrink_to_what_the_memory_holds(
     clinic_onnx: Exports, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -13,10 +13,12 @@ from typing import Any
 
 import pandas as pd
 import pytest
+import torch
 from typer.testing import CliRunner
 
 from medbench.cli import app
 from medbench.errors import InputError, StageError
+from medbench.harness import evaluate
 from medbench.harness.lock import held
 from medbench.harness.plan import Plan, make_plan
 from medbench.harness.progress import Tick, silent
@@ -155,6 +157,21 @@ def test_a_full_disk_is_one_line_and_the_run_goes_on_afterwards(
 
 def test_a_disk_too_full_for_the_manifest_is_one_line_too(tmp_path: Path) -> None:
     with full_after(1000), pytest.raises(StageError, match="cannot be written") as caught:
+        go(tmp_path / "R")
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("kind", [MemoryError, torch.OutOfMemoryError])
+def test_out_of_memory_is_one_line_with_what_needs_less(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: type[Exception]
+) -> None:
+    def full(*_: Any, **__: Any) -> None:
+        raise kind("Tried to allocate 20.00 GiB.\nOf the allocated memory ...")
+
+    monkeypatch.setattr(evaluate, "score", full)
+    with pytest.raises(
+        StageError, match=r"clinic_open failed: out of memory.*batch_size"
+    ) as caught:
         go(tmp_path / "R")
     assert "\n" not in str(caught.value)
 

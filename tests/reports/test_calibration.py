@@ -84,7 +84,7 @@ def test_nothing_is_shown_of_what_is_not_there(make_run: MakeRun) -> None:
     report = without(run, "calibration", "orders")
     assert report.beyond_scores == ""
     assert {"reliability", "risk"}.isdisjoint(chart.name for chart in draw(report))
-    for words in ("Calibration", "ption order", "clustered", 'id="calibration"'):
+    for words in ("Calibration", "Worst order", "clustered", 'id="calibration"'):
         assert words not in page(run)
 
 

@@ -167,6 +167,22 @@ def test_pairs_of_overlap_lose_their_texts(run: RunFolder) -> None:
     assert "One row is a test question." in found
 
 
+def test_an_export_is_compared_with_its_model(run: RunFolder) -> None:
+    table = run.samples()
+    mine = table[table["model"] == "tuned"].assign(model="tuned@onnx-int4")
+    lost = (mine["task"] == "made_up_text") & (mine["doc_id"] < 9)
+    mine.loc[lost, "score"] = 1 - mine.loc[lost, "score"]
+    run.write_table("samples.parquet", pd.concat([table, mine], ignore_index=True))
+    run.write_json(
+        "manifest.json", run.manifest() | {"models": ["base", "tuned", "tuned@onnx-int4"]}
+    )
+    questions = Report.read(run).questions
+    assert questions is not None
+    assert questions.couples == ((0, 1), (1, 2))
+    changed = [row for row in questions.rows if row[6][1][0] != row[6][2][0]]
+    assert len(changed) == 9
+
+
 def test_less_than_all_is_meant_for_others() -> None:
     assert sharing("all") == Sharing()
     assert sharing("flips").published
