@@ -102,7 +102,9 @@ def _differences(report: Report) -> Chart | None:
     for ax, panel in zip(axes, panels, strict=True):
         _forest(ax, panel, _looks(report), several)
     pair = (
-        "each tuned model minus its base" if several else f"{shown[0].tuned} minus {shown[0].base}"
+        "each model minus the one it stands on"
+        if several
+        else f"{shown[0].tuned} minus {shown[0].base}"
     )
     heading(figure, f"{pair}, same questions")
     said = [one.sentence for one in shown]
