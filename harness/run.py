@@ -217,9 +217,9 @@ def _advance(
         "detail": {},
         "files": {},
     }
-    manifest.record(stage.name, record)
     started = time.monotonic()
     try:
+        manifest.record(stage.name, record)
         if stage.shared:
             ranks.tell(stage.name)
         record["detail"] = stage.work(watcher.begin(stage.name))

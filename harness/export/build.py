@@ -143,6 +143,14 @@ def _check_checkpoint(model_dir: Path, trust_remote_code: bool) -> None:
     scaling = (getattr(config, "rope_parameters", None) or {}).get("rope_type", "default")
     if scaling not in _ROPE:
         raise _unsupported(model_dir, f"it would drop RoPE scaling {scaling!r}")
+    window = getattr(config, "sliding_window", None)
+    if (
+        window
+        and window < min(config.max_position_embeddings, MAX_POSITIONS)
+        and getattr(config, "use_sliding_window", True)
+        and "sliding_attention" not in (getattr(config, "layer_types", None) or ())
+    ):  # it looks for windows in layer_types alone
+        raise _unsupported(model_dir, f"it would drop the sliding window of {window} tokens")
     for width in ("hidden_size", "intermediate_size"):
         if getattr(config, width, None) == config.vocab_size:
             # It takes every linear layer with vocab_size outputs for the language model's head.

@@ -153,6 +153,7 @@ def test_unknown_architecture_is_said_and_nothing_is_left(tmp_path: Path) -> Non
             "would drop RoPE scaling 'linear'",
         ),
         ({"intermediate_size": VOCAB}, "intermediate_size equals vocab_size"),
+        ({"model_type": "mistral", "sliding_window": 32}, "sliding window of 32 tokens"),
     ],
 )
 def test_models_that_the_builder_gets_wrong_are_refused(

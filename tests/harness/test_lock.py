@@ -72,6 +72,31 @@ def test_of_a_killed_process_it_is_taken_at_once(tmp_path: Path) -> None:
     assert time.monotonic() - started < 2
 
 
+def test_of_many_that_want_a_dead_ones_folder_one_gets_it(tmp_path: Path) -> None:
+    with another(tmp_path) as holder:
+        holder.kill()
+        holder.wait()
+    command = [sys.executable, "-c", HOLD, str(tmp_path)]
+    many = [
+        subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        for _ in range(6)
+    ]
+    try:
+        refused = 0
+        deadline = time.monotonic() + 60
+        while refused < len(many) - 1 and time.monotonic() < deadline:
+            refused = sum(one.poll() is not None for one in many)
+            time.sleep(0.05)
+        holding = [one for one in many if one.poll() is None]
+        assert len(holding) == 1
+    finally:
+        for one in many:
+            one.kill()
+    said = [one.communicate() for one in many]
+    assert sum(out == "held\n" for out, _ in said) == 1
+    assert sum("in use by process" in err for _, err in said) == len(many) - 1
+
+
 @pytest.mark.parametrize("way", ["end", "error", "interrupt"])
 def test_it_is_let_go_however_the_block_ends(tmp_path: Path, way: str) -> None:
     errors = {"error": RuntimeError, "interrupt": KeyboardInterrupt}
