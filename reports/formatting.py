@@ -25,7 +25,7 @@ def number(value: Number, digits: int = 1, *, signed: bool = False) -> str:
     if value is None or not math.isfinite(value):
         return DASH
     rounded = round(float(value), digits) + 0.0
-    text = f"{abs(rounded):,.{digits}f}".replace(",", NBSP)
+    text = f"{abs(rounded):,.{digits}f}"
     if rounded < 0:
         return MINUS + text
     return f"+{text}" if signed and rounded > 0 else text
@@ -96,7 +96,7 @@ def small(value: Number) -> str:
 
 
 def count(value: Number, singular: str = "", plural: str = "") -> str:
-    """``1 question``, ``1 273 questions``; the number alone without a noun."""
+    """``1 question``, ``1,273 questions``; the number alone without a noun."""
     text = number(value, 0)
     noun = singular if value == 1 else plural or f"{singular}s"
     return f"{text}{NBSP}{noun}" if singular else text

@@ -100,7 +100,7 @@ def _check(one: dict[str, Any], samples: pd.DataFrame | None, models: dict[str, 
         if tuned
         else (shown["train_tasks"][0], shown["eval_tasks"][0]),
         statement=shown["statement"],
-        policy=_policy(shown),
+        policy=_policy(shown) if tuned else "",
         pairs=tuple(map(_pair, shown["pairs"][:SHOWN])),
         more=max(one["n_pairs"] - SHOWN, 0),
         effects=tuple(effects),

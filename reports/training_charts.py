@@ -33,16 +33,16 @@ def curves(trainings: Sequence[Training], looks: Mapping[str, Look]) -> tuple[An
         said += [_words(f"{one.model}, validation", one.validation)] if one.validation else []
     every = [loss for one in trainings for _, loss in (*one.losses, *one.validation)]
     ax.set_ylim(0, 1.06 * max(*every, 1e-9))
-    smooth = "; bold: running mean" if any(len(one.losses) >= SMOOTH for one in trainings) else ""
+    bold = "; bold: mean" if any(len(one.losses) >= SMOOTH for one in trainings) else ""
     dashed = "; dashed: validation" if any(one.validation for one in trainings) else ""
-    frame(ax, f"training loss at each optimiser step{smooth}{dashed}", rules="y")
+    frame(ax, f"training loss by step{bold}{dashed}", rules="y")
     for one in norms:
         steps, values = zip(*one.norms, strict=True)
         axes[1].plot(steps, values, color=looks[one.model].colour, lw=1.2)
     if norms:
         axes[1].set_ylim(0, 1.06 * max(value for one in norms for _, value in one.norms) or 1)
         axes[1].set_xlim(ax.get_xlim())
-        frame(axes[1], "gradient norm at each optimiser step", rules="y")
+        frame(axes[1], "gradient norm by step", rules="y")
         axes[1].locator_params(axis="y", nbins=3)
     legend(figure, {one.model: looks[one.model] for one in trainings})
     return figure, said

@@ -121,7 +121,7 @@ def test_the_summary_has_the_worst_first() -> None:
         ["❔", "medmcqa", "difference"],
         ["✅", "medqa", "difference"],
     ]
-    assert rows[0][3] == "1\u00a0273"
+    assert rows[0][3] == "1,273"
     assert "task medqa: prompts differ" in source
 
 
