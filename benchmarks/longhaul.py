@@ -4,9 +4,9 @@
 
 The embedded model under several names is asked the first questions of the embedded clinic under
 many names, each a file of questions of its own. Of the first tenth of the stages and of the last,
-medians: processor time of a whole stage (`cpu_ms`, which busy neighbours hardly touch), wall time of
-its own work and of what the run adds to it (`work_ms`, `overhead_ms`), resident memory and open file
-handles.
+medians: processor time of a whole stage (`cpu_ms`, which busy neighbours hardly touch), wall time
+of its own work and of what the run adds to it (`work_ms`, `overhead_ms`), resident memory and open
+file handles.
 """
 
 from __future__ import annotations

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import statsmodels.api
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats as reference
 from scipy.optimize import minimize_scalar
@@ -410,6 +410,7 @@ def test_less_can_be_better() -> None:
 # -- several tasks ---------------------------------------------------------------------------------
 
 
+@settings(max_examples=20)  # statsmodels collects garbage at every call, which takes 50 ms
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=8))
 def test_holm_is_statsmodels(ps: list[float]) -> None:
     assert holm(ps) == pytest.approx(list(multipletests(ps, method="holm")[1]))
