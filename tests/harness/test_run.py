@@ -37,6 +37,7 @@ QUICK = [
     "latency.output_tokens=4",
     "latency.warmup=1",
     "latency.iterations=2",
+    "latency.memory=false",  # measured in processes of their own, which test_latency.py has
 ]
 
 
