@@ -67,6 +67,7 @@ class Board:
 
     def end(self, stage: str, seconds: float | None, detail: dict[str, Any]) -> None:
         """Print the line of a finished stage."""
+        self._bar.refresh()  # a quick stage would be gone before it was seen to be full
         for task in self._bar.task_ids:
             self._bar.remove_task(task)
         redone = detail.get("redone")

@@ -10,6 +10,7 @@ import json
 import sys
 from pathlib import Path
 
+from ..latency.machine import status
 from .build import MAX_POSITIONS, PEAK, UNSUPPORTED
 
 
@@ -28,18 +29,8 @@ def main(source: str, out: str, precision: str, provider: str, *flags: str) -> i
     except NotImplementedError as error:
         sys.stderr.write(f"{error}\n")
         return UNSUPPORTED
-    (Path(out).parent / PEAK).write_text(json.dumps(peak_memory()))
+    (Path(out).parent / PEAK).write_text(json.dumps(status("VmHWM")))
     return 0
-
-
-def peak_memory() -> int | None:
-    """Peak resident memory of this process in bytes; None where the system does not say."""
-    try:
-        import resource
-    except ImportError:  # Windows
-        return None
-    unit = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
 if __name__ == "__main__":

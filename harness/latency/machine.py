@@ -88,14 +88,14 @@ class Peak:
 
     def bytes(self) -> int | None:
         """None where the system does not tell."""
-        after = self._used() if self._device else _status("VmHWM")
+        after = self._used() if self._device else status("VmHWM")
         if after is None or self._before is None:
             return None
         return max(0, after - self._before)
 
     def _used(self) -> int | None:
         if not self._device:
-            return _status("VmRSS")
+            return status("VmRSS")
         import torch
 
         torch.cuda.synchronize(self._device)
@@ -103,7 +103,11 @@ class Peak:
         return int(total - free)
 
 
-def _status(key: str) -> int | None:
+def status(key: str) -> int | None:
+    """Bytes that Linux tells of this process: ``VmRSS``, ``VmHWM`` (its peak); None elsewhere.
+
+    getrusage(2) would not do: its peak outlives exec, so a child starts with its parent's.
+    """
     if not sys.platform.startswith("linux"):
         return None
     for line in Path("/proc/self/status").read_text().splitlines():
