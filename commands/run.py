@@ -119,6 +119,7 @@ def _perform(plan: Plan, target: RunFolder, group: Ranks, lock: Held, terminal: 
     from ..harness.board import Board
     from ..harness.run import execute
     from ..reports import Report, print_summary, write_reports
+    from ..reports.tracker import tell
 
     folder = target.path
     console = Console(file=terminal)
@@ -147,6 +148,8 @@ def _perform(plan: Plan, target: RunFolder, group: Ranks, lock: Held, terminal: 
     console.print(
         f"Report: {folder / 'report.html'}", highlight=False, markup=False, soft_wrap=True
     )
+    for warning in tell(target, {name: one.watch for name, one in plan.recipes.items()}):
+        console.print(warning, highlight=False, markup=False, soft_wrap=True)
 
 
 def _follow(plan: Plan, folder: Path, group: Ranks) -> None:

@@ -63,6 +63,7 @@ def _settings(tracker: str, folder: Path, name: str) -> dict[str, str]:
     return {
         "WANDB_MODE": "offline",
         "WANDB_PROJECT": "medbench",
+        "WANDB_RUN_GROUP": name,  # with the run that reports/tracker.py adds
         "WANDB_DIR": str(folder),
         "WANDB_CACHE_DIR": str(folder / "wandb" / "cache"),
         "WANDB_CONFIG_DIR": str(folder / "wandb" / "config"),

@@ -8,7 +8,7 @@ angular.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from .calibration_charts import reliability, risk_coverage
@@ -32,12 +32,13 @@ NAMES = (
 
 @dataclass(frozen=True)
 class Chart:
-    """One figure: ``svg`` is whole and usable inline or as a file."""
+    """One figure: ``svg`` is whole and usable inline or as a file; ``figure`` is matplotlib's."""
 
     name: str
     title: str
     description: str
     svg: str
+    figure: Any = field(default=None, repr=False, compare=False)
 
 
 def draw(report: Report) -> tuple[Chart, ...]:
@@ -186,4 +187,4 @@ def _looks(report: Report) -> dict[str, Look]:
 
 def _chart(figure: Any, name: str, title: str, said: Sequence[str]) -> Chart:
     description = " ".join(said)
-    return Chart(name, title, description, render(figure, name, title, description))
+    return Chart(name, title, description, render(figure, name, title, description), figure)
