@@ -38,8 +38,9 @@ def _pair(pair: Pair, confidence: float, console: Console) -> None:
     for warning in pair.warnings:
         _item(console, "! ", "bold yellow", warning)
     console.print()
-    _item(console, "a  ", "dim", f"{pair.a}, {pair.origin_a}", "dim")
-    _item(console, "b  ", "dim", f"{pair.b}, {pair.origin_b}", "dim")
+    for letter, name, origin in (("a", pair.a, pair.origin_a), ("b", pair.b, pair.origin_b)):
+        said = name if origin in name else f"{name}, {origin}"
+        _item(console, f"{letter}  ", "dim", said, "dim")
     table = _table(pair, confidence, COLUMNS)
     if (
         console.measure(table, options=console.options.update(max_width=999)).maximum

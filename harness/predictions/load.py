@@ -134,4 +134,4 @@ def _of_run(folder: Path, model: str | None) -> Side:
         raise InputError(f"{folder}: no model {name!r} in it; its models: {', '.join(models)}")
     chosen = samples[samples["model"] == name].reset_index(drop=True)
     absent = [key for key in COLUMNS if key not in chosen]
-    return Side(name, chosen.assign(**dict.fromkeys(absent)), f"run folder {folder}, model {name}")
+    return Side(name, chosen.assign(**dict.fromkeys(absent)), str(folder))

@@ -356,7 +356,7 @@ def test_a_model_of_a_run_is_named_after_a_colon(tmp_path: Path) -> None:
     side = load_side(f"{run.path}:tuned")
     assert side.name == "tuned"
     assert side.samples["model"].unique().tolist() == ["tuned"]
-    assert side.origin.endswith("run, model tuned")
+    assert side.origin.endswith("run")
     with pytest.raises(InputError, match=r"several models.*run:tuned.*base, tuned"):
         load_side(run.path)
     with pytest.raises(InputError, match=r"no model 'tunde' in it; its models: base, tuned"):
