@@ -2,7 +2,8 @@
 
 Each verb is a file of commands/; this one only lists them.
 
-Exit codes: 0 done, 1 a stage failed, 2 something given is wrong, 130 interrupted.
+Exit codes: 0 done, 1 a stage failed, 2 something given is wrong, 130 interrupted, 143 terminated;
+of `gate` 1 regression and 3 inconclusive.
 """
 
 from __future__ import annotations
