@@ -55,6 +55,15 @@ class Manifest:
         # That a stage has begun may be lost with the power; that it is done may not.
         self.save(sync=record["status"] != "running")
 
+    def end(self, status: str, seconds: float) -> None:
+        """Put down how the run has ended, and save.
+
+        Every line is made anew: a signal may have come while a stage was put down.
+        """
+        self.status, self.seconds = status, seconds
+        self._lines = {name: _line(name, record) for name, record in self.stages.items()}
+        self.save()
+
     def save(self, *, sync: bool = True) -> None:
         """Write the file; with *sync*, wait until it has reached the disk.
 

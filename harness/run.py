@@ -152,22 +152,17 @@ def _execute(plan: Plan, run: RunFolder, watcher: Watcher, ranks: Ranks, lock: H
         ranks.tell(None)
         pipeline.close()
         derive(plan, run, done)
-        _finish(manifest, "done", started)
+        manifest.end("done", time.monotonic() - started)
     except BaseException as error:
         # What is known is put down as far as the disk takes it; what went wrong first is told.
         with contextlib.suppress(MedbenchError, OSError):
             pipeline.close()
             derive(plan, run, done)
         with contextlib.suppress(MedbenchError):
-            _finish(manifest, "failed", started)
+            manifest.end("failed", time.monotonic() - started)
         if isinstance(error, OSError) and (told := explain_unwritable(error, run.path)):
             raise told from error
         raise
-
-
-def _finish(manifest: Manifest, status: str, started: float) -> None:
-    manifest.status, manifest.seconds = status, time.monotonic() - started
-    manifest.save()
 
 
 def follow(plan: Plan, run: RunFolder, ranks: Ranks) -> None:
