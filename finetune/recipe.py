@@ -12,6 +12,9 @@ from ..errors import InputError
 from ..harness.config import Section, explain, read_yaml
 from .adapters import Adapter, Positive
 
+HUB = "hub:"
+"""How a source begins that is a data set of the Hub and none of medbench's own names."""
+
 RECIPES = Path(__file__).parent / "recipes"
 
 
@@ -122,7 +125,7 @@ class Recipe(Section):
             )
         if self.adapter.kind == "prefix" and self.gradient_checkpointing:
             raise ValueError("a prefix does not survive gradient_checkpointing; set it to false")
-        hub = self.data.source.startswith("hub:")
+        hub = self.data.source.startswith(HUB)
         if not hub and (self.data.config or self.data.split or self.data.revision):
             raise ValueError("data.config, split and revision belong to a source hub:OWNER/NAME")
         return self

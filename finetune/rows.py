@@ -13,9 +13,7 @@ from ..tasks.overlap import resembles
 from ..tasks.sources import SOURCES, Row, read_rows
 from ..tasks.sources import rows as source_rows
 from ..tasks.splits import is_held_out
-from .recipe import Data
-
-HUB = "hub:"
+from .recipe import HUB, Data
 
 
 def eligible(data: Data, seed: int) -> list[tuple[int, Row]]:

@@ -184,7 +184,7 @@ def row_lengths(spec: ModelSpec, recipe: Recipe, dropped: Collection[int] = ()) 
     """Tokens of the recipe's rows, or ``max_length`` where data or tokenizer are not there."""
     from transformers import AutoTokenizer
 
-    from ..finetune.dataset import encode, examples
+    from ..finetune.dataset import encode, examples, keep_apart
 
     try:
         tokenizer = AutoTokenizer.from_pretrained(
@@ -196,7 +196,8 @@ def row_lengths(spec: ModelSpec, recipe: Recipe, dropped: Collection[int] = ()) 
         rows = encode(examples(recipe, recipe.seed, tokenizer, dropped), tokenizer, recipe).rows
     except InputError as error:
         return _longest(recipe, str(error).splitlines()[0])
-    tokens = [len(row["input_ids"]) for row in rows][: len(rows) - recipe.data.validation_rows]
+    train, _ = keep_apart(rows, recipe.data.validation_rows)
+    tokens = [len(row["input_ids"]) for row in train]
     if not tokens:
         return _longest(recipe, "every row is longer")
     return Lengths(tokens, len(tokens), "rows of the recipe, by the model's tokenizer")

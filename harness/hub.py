@@ -10,14 +10,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import InputError
+from ..finetune.recipe import HUB
 from ..tasks import sources
 from .backends import find, redact
 from .plan import Plan
 from .suite import ModelSpec
 from .weights import CONVERT_MODEL, refuse_pickle
-
-HUB = "hub:"
-"""How a recipe's source begins that lies on the Hub."""
 
 TIMEOUT = 10.0
 """Seconds that the Hub has for an answer."""

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from ..errors import InputError
 from ..finetune.backends import choose
-from ..finetune.recipe import Recipe, load_recipe
+from ..finetune.recipe import HUB, Recipe, load_recipe
 from ..finetune.watch import check_installed
 from ..tasks import catalog, datasets, sources
 from ..tasks.catalog import Task
@@ -168,7 +168,7 @@ def _check_recipe(plan: Plan, name: str, recipe: Recipe) -> None:
     source = recipe.data.source
     if source in sources.SOURCES:
         sources.local_file(source)
-    elif source != "clinic" and not source.startswith("hub:") and not Path(source).is_file():
+    elif source != "clinic" and not source.startswith(HUB) and not Path(source).is_file():
         raise InputError(
             f"recipe {recipe.name!r}, data.source: {source!r}: no such file or source; expected a "
             f"path, hub:OWNER/NAME, clinic, or one of: {', '.join(sources.tunable())}"

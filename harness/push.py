@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import InputError, StageError
+from ..finetune.recipe import HUB
 from .tuned import Tuned, public_name
 
 ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors", "recipe.yaml", "losses.csv")
@@ -172,7 +173,7 @@ def _strip_paths(path: Path) -> None:
 
     recipe = yaml.safe_load(path.read_text("utf-8"))
     source = str(recipe.get("data", {}).get("source", ""))
-    if "/" in source and not source.startswith("hub:"):
+    if "/" in source and not source.startswith(HUB):
         recipe["data"]["source"] = Path(source).name
     path.unlink()
     path.write_text(yaml.safe_dump(recipe, sort_keys=False, allow_unicode=True), "utf-8")

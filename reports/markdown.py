@@ -34,6 +34,24 @@ _LINKS = re.compile(r":(?=//|[\w+-]+:)|(?<=www)\.", re.IGNORECASE)
 
 def render(report: Report, charts: Sequence[Chart]) -> str:
     """The whole document; figures are referred to as ``figures/NAME.svg``."""
+    return render_document(
+        "report.md.j2",
+        report=report,
+        charts=dict.fromkeys(NAMES) | {chart.name: chart for chart in charts},
+        calibration=CALIBRATION,
+        judge=who_judged(report.judged),
+        judged=JUDGED,
+        orders=ORDERS,
+        parsing=PARSING,
+        problems=occurring(report.parsing),
+        percentiles=PERCENTILES,
+        protocols=PROTOCOLS,
+        subjects=SUBJECTS,
+    )
+
+
+def render_document(template: str, **values: Any) -> str:
+    """A document of *template*, in which every value passes through :func:`escape`."""
     environment = Environment(
         loader=FileSystemLoader(TEMPLATES),
         autoescape=True,  # macros then return Markup, which `escape` leaves alone
@@ -50,19 +68,7 @@ def render(report: Report, charts: Sequence[Chart]) -> str:
         "percent": formatting.percent,
         "wording": wording,
     }
-    text = environment.get_template("report.md.j2").render(
-        report=report,
-        charts=dict.fromkeys(NAMES) | {chart.name: chart for chart in charts},
-        calibration=CALIBRATION,
-        judge=who_judged(report.judged),
-        judged=JUDGED,
-        orders=ORDERS,
-        parsing=PARSING,
-        problems=occurring(report.parsing),
-        percentiles=PERCENTILES,
-        protocols=PROTOCOLS,
-        subjects=SUBJECTS,
-    )
+    text = environment.get_template(template).render(**values)
     return re.sub(r"\n{3,}", "\n\n", text)
 
 
