@@ -21,7 +21,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from medbench.harness.store import FORMAT, RunFolder
+from medbench.harness.folder.store import FORMAT, RunFolder
 
 SOUNDS = ["mor", "tel", "vix", "dan", "quo", "fer", "lup", "zan", "hel", "bri"]
 

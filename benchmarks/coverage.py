@@ -30,9 +30,9 @@ import pandas as pd
 from machine import processor  # type: ignore[import-not-found]
 from scipy import stats as reference
 
-from medbench.harness import power, resampling, stats
-from medbench.harness.intervals import tango, tango_z
-from medbench.harness.pooling import pool
+from medbench.harness.statistics import power, resampling, stats
+from medbench.harness.statistics.intervals import tango, tango_z
+from medbench.harness.statistics.pooling import pool
 
 SIZES = (100, 500, 1273)
 CORRELATIONS = (0.0, 0.3, 0.5, 0.7, 0.9)

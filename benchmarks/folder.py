@@ -22,8 +22,8 @@ from typing import Any
 import pandas as pd
 
 from medbench.harness.evaluate import COLUMNS
+from medbench.harness.folder.store import RunFolder
 from medbench.harness.results import task_score
-from medbench.harness.store import RunFolder
 
 WORDS = [f"{a}{b}{c}" for a in ("ka", "lo", "mi", "ne", "ru") for b in "bdgt" for c in ("an", "os")]
 

@@ -18,8 +18,8 @@ from typing import Any
 import torch
 from machine import load, processor, wait  # type: ignore[import-not-found]
 
-from medbench.harness.scorer import PackedLM
-from medbench.harness.trie import Trie
+from medbench.harness.scorer.lm import PackedLM
+from medbench.harness.scorer.trie import Trie
 
 STEM = 160
 

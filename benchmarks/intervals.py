@@ -22,7 +22,7 @@ import pandas as pd
 from coverage import CORRELATIONS, SIZES, Chosen, Ints, Z, exact  # type: ignore[import-not-found]
 from scipy import stats as reference
 
-from medbench.harness.intervals import tango, tango_z
+from medbench.harness.statistics.intervals import tango, tango_z
 
 TRUTHS = ((0.5, 0.0), (0.5, 0.03), (0.6, 0.02), (0.75, 0.02), (0.3, 0.05), (0.9, 0.0))
 """(accuracy of a, difference)."""

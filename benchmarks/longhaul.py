@@ -24,7 +24,7 @@ from typing import Any
 import psutil
 import yaml
 
-from medbench.harness.plan import Plan, make_plan
+from medbench.harness.planning.plan import Plan, make_plan
 from medbench.harness.progress import Tick, silent
 from medbench.harness.quiet import quiet
 from medbench.harness.run import execute, open_folder

@@ -33,11 +33,11 @@ from lm_eval.models.onnxruntime_ort import ONNXRuntimeLM
 from machine import SIZES, load, processor  # type: ignore[import-not-found]
 from scoring import DATA, SHAPES, build, read_questions  # type: ignore[import-not-found]
 
-from medbench.harness import backends
 from medbench.harness.export import export_onnx
-from medbench.harness.onnx_lm import OnnxLM
+from medbench.harness.models import backends
+from medbench.harness.ort.lm import OnnxLM
+from medbench.harness.scorer.trie import Trie
 from medbench.harness.suite import EMBEDDED
-from medbench.harness.trie import Trie
 
 
 def main() -> None:

@@ -27,7 +27,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from medbench.harness.store import FORMAT, RunFolder
+from medbench.harness.folder.store import FORMAT, RunFolder
 
 TASKS = {
     "made_text": "option text, log-likelihood, 0-shot",
@@ -186,9 +186,9 @@ def manifest() -> dict[str, Any]:
 
 def results(samples: pd.DataFrame) -> dict[str, Any]:
     """As a run derives it, with the harness's own functions."""
-    from medbench.harness.groups import comparison
-    from medbench.harness.join import join
+    from medbench.harness.comparing.join import join
     from medbench.harness.results import adjusted, task_score
+    from medbench.harness.statistics.groups import comparison
 
     tasks, compared = {}, []
     for task, protocol in TASKS.items():

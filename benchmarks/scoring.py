@@ -31,8 +31,8 @@ from lm_eval.api.instance import Instance
 from lm_eval.models.huggingface import HFLM
 from machine import load, matmul_peak, processor, wait  # type: ignore[import-not-found]
 
-from medbench.harness.scorer import PackedLM
-from medbench.harness.trie import Trie
+from medbench.harness.scorer.lm import PackedLM
+from medbench.harness.scorer.trie import Trie
 
 DATA = Path(__file__).parents[2] / "shared" / "data" / "medqa_us_4options" / "test.jsonl"
 LETTERS = "ABCD"

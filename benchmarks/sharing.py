@@ -21,7 +21,7 @@ from machine import load, processor, wait  # type: ignore[import-not-found]
 from peft import LoraConfig, get_peft_model
 from scoring import DATA, build, read_questions  # type: ignore[import-not-found]
 
-from medbench.harness.scorer import PackedLM
+from medbench.harness.scorer.lm import PackedLM
 
 PROJECTIONS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 

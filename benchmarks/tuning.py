@@ -126,7 +126,7 @@ def _trl(recipe: Any, options: argparse.Namespace) -> tuple[Any, ...]:
     from trl import SFTConfig, SFTTrainer
 
     from medbench.finetune.dataset import examples
-    from medbench.harness.models import load_base
+    from medbench.harness.models.load import load_base
     from medbench.harness.suite import ModelSpec
 
     spec = ModelSpec(pretrained=options.base, quantization=recipe.quantization)

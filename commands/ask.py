@@ -39,9 +39,9 @@ def ask(
     from rich.live import Live
 
     from ..harness import ask as asking
-    from ..harness.device import resolve_device
+    from ..harness.folder.store import RunFolder
+    from ..harness.models.device import resolve_device
     from ..harness.quiet import ENVIRONMENT
-    from ..harness.store import RunFolder
     from ..harness.suite import load_suite, select
     from ..harness.tuned import suite_of
 

@@ -10,7 +10,7 @@ import typer
 from ..errors import InputError
 
 if TYPE_CHECKING:
-    from ..harness.baseline import BaselineInfo
+    from ..harness.gate.baseline import BaselineInfo
 
 baseline = typer.Typer(
     help="Keep the scores that `medbench gate` compares with in a small file.",
@@ -40,10 +40,10 @@ def update(
     """Write the baseline file and say what changed; commit it in a pull request of its own."""
     from rich.console import Console
 
-    from ..harness import baseline as files
+    from ..harness.gate import baseline as files
     from ..harness.gate.sides import candidate_and_baseline
     from ..harness.predictions.load import parse_columns
-    from ..reports.baseline import changes
+    from ..reports.comparing.baseline import changes
 
     before = None
     if out.exists():
@@ -69,8 +69,8 @@ def show(
     """Say whose scores a baseline file holds, and which."""
     from rich.console import Console
 
-    from ..harness import baseline as files
-    from ..reports.baseline import description
+    from ..harness.gate import baseline as files
+    from ..reports.comparing.baseline import description
 
     info, samples = files.read_at_ref(ref, file) if ref else files.read(file)
     Console().print(description(info, samples))
@@ -78,8 +78,8 @@ def show(
 
 def _info(source: str, model: str) -> BaselineInfo:
     """What is known of *model*: more where *source* is a run folder."""
-    from ..harness.baseline import BaselineInfo, info_of_run
-    from ..harness.store import RunFolder
+    from ..harness.folder.store import RunFolder
+    from ..harness.gate.baseline import BaselineInfo, info_of_run
 
     for folder in (source, source.rpartition(":")[0]):
         if folder and (Path(folder) / "manifest.json").is_file():

@@ -45,10 +45,10 @@ def compare(
     ] = None,
 ) -> None:
     """Compare models question by question: differences, intervals, tests, changed answers."""
-    from ..harness.comparison import compare_sides, parse_tasks
+    from ..harness.comparing.comparison import compare_sides, parse_tasks
     from ..harness.gate.sides import tuned_pairs
     from ..harness.predictions.load import load_side, parse_columns
-    from ..reports.compare import FLIPS, as_json, page
+    from ..reports.comparing.compare import FLIPS, as_json, page
 
     if form == "terminal" and out is not None:
         raise InputError(f"--out {out}: needs --format md, html or json")
@@ -63,17 +63,17 @@ def compare(
     if form == "json":
         _write(as_json(found, confidence) + "\n", out)
     elif form == "md":
-        from ..reports import compare_markdown
+        from ..reports.comparing import markdown as compare_markdown
 
         _write(compare_markdown.render(page(found, confidence)), out)
     elif form == "html":
-        from ..reports import compare_html
+        from ..reports.comparing import html as compare_html
 
         _write(compare_html.render(page(found, confidence)), out)
     else:
         from rich.console import Console
 
-        from ..reports.compare_terminal import print_page
+        from ..reports.comparing.terminal import print_page
 
         print_page(page(found, confidence), Console())
 
@@ -83,7 +83,7 @@ def _write(text: str, out: Path | None) -> None:
     if out is None:
         sys.stdout.write(text)
         return
-    from ..harness.store import atomic_path
+    from ..harness.folder.store import atomic_path
 
     with atomic_path(out) as draft:
         draft.write_text(text, "utf-8")

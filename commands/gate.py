@@ -63,11 +63,11 @@ def gate(
     ] = False,
 ) -> None:
     """Say whether a model became worse than its baseline: exit code 0 no, 1 yes, 3 not known."""
-    from ..harness.comparison import only_tasks, parse_tasks
+    from ..harness.comparing.comparison import only_tasks, parse_tasks
     from ..harness.gate.judging import judge
     from ..harness.gate.sides import candidate_and_baseline, rules_of
     from ..harness.predictions.load import parse_columns
-    from ..reports.gate import Files, write
+    from ..reports.comparing.gate import Files, write
 
     held_to = rules_of(candidate, rules).overridden(tolerance=tolerance, confidence=confidence)
     one, other = candidate_and_baseline(

@@ -38,7 +38,7 @@ def import_(
     from rich.console import Console
 
     from ..errors import InputError
-    from ..harness.imported import model_name, write_run
+    from ..harness.predictions.imported import model_name, write_run
     from ..harness.predictions.load import load_side, parse_columns
     from ..reports import Report, print_summary, write_reports
 

@@ -46,9 +46,9 @@ def latency(
     ] = False,
 ) -> None:
     """Measure a model's latency and memory, beside torch and this machine's floor."""
-    from ..harness.device import resolve_device
     from ..harness.latency import folder as folders
     from ..harness.latency.settings import read_settings
+    from ..harness.models.device import resolve_device
     from ..harness.quiet import quiet
     from ..harness.suite import EMBEDDED
 
@@ -77,7 +77,7 @@ def latency(
         from rich.console import Console
 
         from ..harness.board import Board
-        from ..reports.latency_terminal import print_against, print_latency
+        from ..reports.sections.latency_terminal import print_against, print_latency
 
         console = Console(file=terminal)
         with Board(console) as board:

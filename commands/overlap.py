@@ -26,7 +26,7 @@ def overlap(
 
     from rich.console import Console
 
-    from ..reports.overlap import markdown, print_overlap
+    from ..reports.sections.overlap import markdown, print_overlap
     from ..tasks.overlap import as_json, find
     from ..tasks.overlap.texts import texts
 

@@ -38,10 +38,10 @@ def plan(
     from rich.console import Console
     from transformers.utils import logging as transformers_logging
 
-    from ..harness import forecast
-    from ..harness.plan import make_plan
+    from ..harness.planning import forecast
+    from ..harness.planning.plan import make_plan
     from ..harness.suite import load_suite
-    from ..reports.memory import markdown, print_forecast, read_forecast
+    from ..reports.sections.memory import markdown, print_forecast, read_forecast
     from ..tasks import sources
 
     if data_dir is not None:

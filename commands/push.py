@@ -30,8 +30,8 @@ def push(
     from ..reports import Report
     from ..reports.card import Subject, card
     from ..reports.formatting import size
+    from ..reports.history.site import published
     from ..reports.redaction import PUBLIC
-    from ..reports.site import published
 
     check_repo(to)
     for key, value in ENVIRONMENT.items():

@@ -34,7 +34,7 @@ def report(
     """Rebuild the reports of run folders; needs no model, no data and no network."""
     from rich.console import Console
 
-    from ..harness.store import RunFolder
+    from ..harness.folder.store import RunFolder
 
     runs = [RunFolder.open(folder) for folder in folders]
     target = RunFolder(out or (folders[0] if len(runs) == 1 else Path()))
@@ -48,8 +48,9 @@ def report(
         print_summary(found, console)
         name = "report.html"
     else:
-        from ..reports import history_html, history_terminal
-        from ..reports.history import read_history
+        from ..reports.history import html as history_html
+        from ..reports.history import terminal as history_terminal
+        from ..reports.history.history import read_history
 
         history = read_history(runs)
         name = "history.html"

@@ -14,10 +14,10 @@ import typer
 from ..errors import InputError, MedbenchError
 
 if TYPE_CHECKING:
-    from ..harness.lock import Held
-    from ..harness.plan import Plan
+    from ..harness.folder.lock import Held
+    from ..harness.folder.store import RunFolder
+    from ..harness.planning.plan import Plan
     from ..harness.ranks import Ranks
-    from ..harness.store import RunFolder
 
 
 def run(
@@ -52,11 +52,11 @@ def run(
 ) -> None:
     """Tune, score, export, measure and report; finished stages are not run again."""
     from ..harness import ranks
-    from ..harness.device import resolve_device
-    from ..harness.plan import make_plan
-    from ..harness.preflight import preflight
+    from ..harness.models.device import resolve_device
+    from ..harness.models.serving import with_endpoints
+    from ..harness.planning.plan import make_plan
+    from ..harness.planning.preflight import preflight
     from ..harness.run import check_launch, open_folder
-    from ..harness.serving import with_endpoints
     from ..harness.suite import load_suite
     from ..tasks import sources
 
@@ -88,11 +88,11 @@ def run(
 
 def _lead(plan: Plan, target: RunFolder, group: Ranks) -> None:
     """Run the plan, report, and say so on the terminal."""
-    from ..harness.backends import redact_file
-    from ..harness.lock import held
+    from ..harness.folder.lock import held
+    from ..harness.folder.store import explain_unwritable
+    from ..harness.models.backends import redact_file
     from ..harness.quiet import quiet
     from ..harness.signals import Stopped, stopped_in_order
-    from ..harness.store import explain_unwritable
 
     folder = target.path
     say = partial(typer.echo, err=True)
@@ -154,9 +154,9 @@ def _perform(plan: Plan, target: RunFolder, group: Ranks, lock: Held, terminal: 
 
 def _follow(plan: Plan, folder: Path, group: Ranks) -> None:
     """Help the first process, which alone writes and speaks."""
+    from ..harness.folder.store import RunFolder
     from ..harness.quiet import quiet
     from ..harness.run import follow
-    from ..harness.store import RunFolder
 
     with quiet(Path(os.devnull)):
         follow(plan, RunFolder(folder), group)

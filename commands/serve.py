@@ -26,8 +26,8 @@ def serve(
     import tempfile
     from pathlib import Path
 
-    from ..harness import serving
-    from ..harness.device import resolve_device
+    from ..harness.models import serving
+    from ..harness.models.device import resolve_device
     from ..harness.quiet import ENVIRONMENT
     from ..harness.signals import stopped_in_order
     from ..harness.tuned import find_tuned

@@ -27,8 +27,8 @@ def site(
     ] = None,
 ) -> None:
     """Make pages for any static host: an index, a report for each run, a history for each suite."""
+    from ..reports.history.site import build_site, find_runs
     from ..reports.redaction import sharing
-    from ..reports.site import build_site, find_runs
 
     entries = build_site(
         find_runs(runs),

@@ -29,7 +29,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import TrainerState
 
-from ..harness.store import atomic_path
+from ..harness.folder.store import atomic_path
 
 KEPT = 2
 """The newest and the one before it, should the newest turn out to be damaged."""

@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import InputError
-from ..harness.store import atomic_path
+from ..harness.folder.store import atomic_path
+from ..harness.planning.weights import check_adapter
 from ..harness.suite import ModelSpec
 from ..harness.tuned import public_name
-from ..harness.weights import check_adapter
 
 RECORD = "medbench-merge.json"
 PROMPTS = (

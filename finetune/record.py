@@ -11,7 +11,7 @@ import pandas as pd
 import torch
 
 from ..errors import StageError
-from ..harness.store import atomic_path
+from ..harness.folder.store import atomic_path
 from . import alarms
 from .batches import EndToEnd
 from .dataset import Prepared, fingerprint

@@ -14,10 +14,10 @@ import torch
 import transformers
 
 from ..errors import StageError
-from ..harness.models import load_base
-from ..harness.packing import out_of_memory
+from ..harness.models.load import load_base
 from ..harness.progress import Tick
 from ..harness.ranks import world
+from ..harness.scorer.packing import out_of_memory
 from ..harness.suite import ModelSpec
 from . import checkpoint, record
 from .backends import choose, tune_with_unsloth

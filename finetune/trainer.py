@@ -16,7 +16,7 @@ from transformers.integrations import get_reporting_integration_callbacks
 from trl import SFTConfig, SFTTrainer
 
 from ..errors import StageError
-from ..harness.models import resolve_dtype
+from ..harness.models.load import resolve_dtype
 from ..harness.progress import Tick
 from . import alarms, checkpoint
 from .batches import EndToEnd, Padded

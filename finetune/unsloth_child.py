@@ -52,7 +52,7 @@ def prepared(job: Job) -> tuple[Any, Any]:
     """
     from unsloth import FastLanguageModel
 
-    from ..harness.models import resolve_dtype
+    from ..harness.models.load import resolve_dtype
 
     recipe, spec = job.recipe, job.base
     lora = recipe.adapter

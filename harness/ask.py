@@ -9,8 +9,8 @@ from typing import Any
 
 from ..errors import InputError, StageError
 from ..finetune.recipe import Recipe, load_recipe
-from . import backends
-from .store import RunFolder
+from .folder.store import RunFolder
+from .models import backends
 from .suite import Suite
 from .tuned import adapter_of
 
@@ -43,7 +43,7 @@ def ask(
         InputError: A model runs on an engine that gives no single tokens, or has no adapter.
         StageError: A model cannot be loaded.
     """
-    from .models import ScoringPool
+    from .models.load import ScoringPool
 
     specs = suite.models
     for name in names:

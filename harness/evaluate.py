@@ -22,9 +22,9 @@ from ..tasks import templates
 from ..tasks.answers import opens_reasoning, read
 from ..tasks.catalog import Task, include_paths
 from ..tasks.datasets import Orders
-from .calibration import probabilities
-from .endpoint import Reply
+from .models.endpoint import Reply
 from .progress import Tick, bars_of, silent
+from .statistics.calibration import probabilities
 
 COLUMNS = [
     "model", "task", "doc_id", "cluster", "order", "doc_hash", "prompt_hash", "target_hash",

@@ -14,8 +14,8 @@ import pandas as pd
 
 from ..errors import StageError
 from ..tasks.reading import after_reasoning
-from .intervals import wilson
 from .progress import Tick
+from .statistics.intervals import wilson
 from .suite import JudgeSection
 
 COLUMNS = ["model", "task", "doc_id", "order", "judge", "prompt", "raw", "verdict"]
@@ -108,7 +108,7 @@ class Verifier:
     def __init__(self, section: JudgeSection, device: str) -> None:
         from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
-        from .models import resolve_dtype
+        from .models.load import resolve_dtype
 
         spec = section.model
         self.name = spec.source
@@ -209,7 +209,7 @@ class ChatJudge:
         return json.dumps(messages, ensure_ascii=False)
 
     def opinions(self, prompts: list[str], tick: Tick) -> list[Opinion]:
-        from .endpoint import complete
+        from .models.endpoint import complete
 
         limit = int(self._spec.args.get("max_gen_toks", LONGEST_REPLY))
         chats = [json.loads(prompt) for prompt in prompts]

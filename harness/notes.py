@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from urllib.parse import urlsplit
 
 from ..tasks import sources, templates
-from .plan import Plan
+from .planning.plan import Plan
 from .suite import EMBEDDED, ModelSpec
 
 

@@ -15,9 +15,9 @@ from ..finetune.dataset import compared
 from ..finetune.recipe import Recipe
 from ..tasks.overlap import as_json, find
 from ..tasks.overlap.asked import question_sets
-from .plan import Plan
+from .folder.store import RunFolder
+from .planning.plan import Plan
 from .progress import Tick
-from .store import RunFolder
 
 FILE = "overlap.json"
 FORMAT = 1

@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import StageError
 from ..tasks.catalog import Task
-from . import fingerprint
-from .plan import Plan, identity
+from .folder import fingerprint
+from .folder.store import RunFolder
+from .planning.plan import Plan, identity
 from .progress import Tick
 from .results import judgements_part, samples_part, timings_part
-from .store import RunFolder
 
 if TYPE_CHECKING:
     from .judge import Judge
@@ -50,7 +50,7 @@ class Pipeline:
 
     def __init__(self, plan: Plan, run: RunFolder) -> None:
         from .environment import versions
-        from .models import ScoringPool
+        from .models.load import ScoringPool
 
         self._versions = versions()
         self._plan = plan
@@ -164,8 +164,8 @@ class Pipeline:
 
         def work(tick: Tick) -> dict[str, Any]:
             from ..finetune.train import Job, tune
-            from . import forecast
             from .overlap import dropped
+            from .planning import forecast
 
             base = plan.spec(plan.base_of(name))
             out = self._adapters[name]
@@ -273,7 +273,7 @@ class Pipeline:
 
         def work(tick: Tick) -> dict[str, Any]:
             from .export import as_detail, export_onnx
-            from .fidelity import measure
+            from .ort.fidelity import measure
 
             self.close()
             checkpoint = self._checkpoint(name)

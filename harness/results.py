@@ -7,15 +7,15 @@ from typing import Any
 
 import pandas as pd
 
-from . import power, stats
-from .calibration import calibration
-from .groups import Pairs, Tables, comparison, group_scores
-from .join import join
+from .comparing.join import join
+from .folder.store import FORMAT, RunFolder
 from .judge import agreement
 from .latency import summarise
 from .notes import notes
-from .plan import Plan
-from .store import FORMAT, RunFolder
+from .planning.plan import Plan
+from .statistics import power, stats
+from .statistics.calibration import calibration
+from .statistics.groups import Pairs, Tables, comparison, group_scores
 
 
 def samples_part(model: str, task: str) -> str:

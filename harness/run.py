@@ -19,16 +19,16 @@ from typing import Any, Protocol
 
 from ..errors import InputError, MedbenchError, StageError
 from ..finetune.layout import most_rows
-from .checksum import checksums, damage
-from .lock import NAME, Held, held
-from .manifest import Manifest, Record, now
+from .folder.checksum import checksums, damage
+from .folder.lock import NAME, Held, held
+from .folder.manifest import Manifest, Record, now
+from .folder.store import FORMAT, RunFolder, explain_unwritable
 from .notes import notes
 from .pipeline import Pipeline, Stage
-from .plan import Plan
+from .planning.plan import Plan
 from .progress import Tick, silent
 from .ranks import Ranks
 from .results import derive
-from .store import FORMAT, RunFolder, explain_unwritable
 
 SHARDING = ("ACCELERATE_USE_FSDP", "ACCELERATE_USE_DEEPSPEED")
 """What accelerate sets for processes that hold a part of the model each. transformers then loads

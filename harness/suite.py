@@ -14,10 +14,10 @@ from pydantic import Field, ValidationError, model_validator
 from ..errors import InputError
 from ..tasks.own import QuestionFile
 from ..tasks.templates import Prompt
-from . import backends
 from .config import Section, explain, read_yaml
 from .gate.rules import GateRules
 from .latency import LatencySettings
+from .models import backends
 from .naming import MARK, Format, ModelName, Name, exported
 
 SUITES = Path(__file__).parent / "suites"

@@ -9,7 +9,7 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from ..errors import InputError
-from .store import RunFolder
+from .folder.store import RunFolder
 from .suite import ModelSpec, Suite
 
 

@@ -10,9 +10,9 @@ import json
 from dataclasses import asdict
 from typing import Any
 
-from .gate import finite
+from .comparing.gate import finite
 from .report import Report
-from .scores import Group, Score, Task
+from .sections.scores import Group, Score, Task
 from .verdicts import Comparison
 
 FORMAT = 1

@@ -12,7 +12,7 @@ from pathlib import PurePath
 from .formatting import DASH
 from .markdown import block, escape
 from .report import Report
-from .scores import Score, Task
+from .sections.scores import Score, Task
 from .text import clean
 
 ADAPTER, MERGED = "adapter", "merged"

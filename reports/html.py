@@ -17,14 +17,14 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from . import formatting
-from .calibration import CALIBRATION, ORDERS
-from .charts import NAMES, Chart
-from .judgements import JUDGED, who_judged
-from .parsing import PARSING, occurring, wording
-from .protocols import PROTOCOLS
+from .figures.charts import NAMES, Chart
 from .questions import Packed, packed
 from .report import Report
-from .subjects import SUBJECTS
+from .sections.calibration import CALIBRATION, ORDERS
+from .sections.judgements import JUDGED, who_judged
+from .sections.parsing import PARSING, occurring, wording
+from .sections.protocols import PROTOCOLS
+from .sections.subjects import SUBJECTS
 
 TEMPLATES = Path(__file__).parent / "templates"
 PERCENTILES = [f"{part}_ms_p{share}" for part in ("ttft", "tpot") for share in (50, 90, 99)]

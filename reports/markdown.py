@@ -16,14 +16,14 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from . import formatting
-from .calibration import CALIBRATION, ORDERS
-from .charts import NAMES, Chart
+from .figures.charts import NAMES, Chart
 from .html import PERCENTILES, TEMPLATES
-from .judgements import JUDGED, who_judged
-from .parsing import PARSING, occurring, wording
-from .protocols import PROTOCOLS
 from .report import Report
-from .subjects import SUBJECTS
+from .sections.calibration import CALIBRATION, ORDERS
+from .sections.judgements import JUDGED, who_judged
+from .sections.parsing import PARSING, occurring, wording
+from .sections.protocols import PROTOCOLS
+from .sections.subjects import SUBJECTS
 
 WRAP = 100
 """Columns of a ``<pre>`` block, which GitHub does not wrap."""

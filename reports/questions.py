@@ -27,7 +27,7 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
-from .parsing import wording
+from .sections.parsing import wording
 from .text import LIMIT, clean, split_reasoning
 
 Row = list[Any]

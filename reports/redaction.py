@@ -15,9 +15,9 @@ from typing import Any, Literal
 import pandas as pd
 import yaml
 
+from ..harness.folder.store import RunFolder
 from ..harness.naming import exported
-from ..harness.store import RunFolder
-from .overlap import Check
+from .sections.overlap import Check
 from .text import clean
 
 Level = Literal["none", "hashes", "flips", "all"]

@@ -12,9 +12,8 @@ from typing import Any
 import pandas as pd
 import yaml
 
+from ..harness.folder.store import RunFolder
 from ..harness.naming import MARK
-from ..harness.store import RunFolder
-from .calibration import CLUSTERED
 from .evidence import (
     Export,
     Fact,
@@ -24,19 +23,20 @@ from .evidence import (
     read_stages,
 )
 from .formatting import duration
-from .judgements import Judged, read_judged
-from .latency import Front, Latency, detail, front, read_latency, read_skipped
-from .memory import Forecast, read_memory
-from .overlap import Check, read_overlap
-from .parsing import Parsing, parsing
-from .protocols import Protocols, protocols
 from .questions import Questions, read_questions
 from .redaction import LOCAL, Sharing, redact, redact_overlap, rules_for
 from .samples import SideBySide, side_by_side
-from .scores import Group, Task, read_groups, read_tasks
-from .subjects import Breakdown, breakdowns
+from .sections.calibration import CLUSTERED
+from .sections.judgements import Judged, read_judged
+from .sections.latency import Front, Latency, detail, front, read_latency, read_skipped
+from .sections.memory import Forecast, read_memory
+from .sections.overlap import Check, read_overlap
+from .sections.parsing import Parsing, parsing
+from .sections.protocols import Protocols, protocols
+from .sections.scores import Group, Task, read_groups, read_tasks
+from .sections.subjects import Breakdown, breakdowns
+from .sections.training import Training, alarms, read_trainings
 from .text import clean_tree
-from .training import Training, alarms, read_trainings
 from .verdicts import Comparison, headline
 
 DISCLAIMER = (

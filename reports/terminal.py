@@ -13,9 +13,9 @@ from rich.table import Table
 from rich.text import Text
 
 from .formatting import p_value
-from .latency_terminal import latency_table
 from .report import Report
-from .scores import Group, Task
+from .sections.latency_terminal import latency_table
+from .sections.scores import Group, Task
 
 MARKS = {"better": ("▲", "green"), "worse": ("▼", "red")}
 

@@ -16,14 +16,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..finetune.watch import watching
-from ..harness.store import RunFolder
-from .charts import Chart, draw
+from ..harness.folder.store import RunFolder
+from .figures.charts import Chart, draw
 from .formatting import missing
+from .history.site import published
 from .markdown import escape
 from .redaction import Sharing
 from .report import Report
-from .scores import Group, Score, Task
-from .site import published
+from .sections.scores import Group, Score, Task
 
 Cell = str | float | int | None
 

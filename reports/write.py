@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ..harness.store import RunFolder
+from ..harness.folder.store import RunFolder
 from . import as_json, html, markdown
-from .charts import draw
+from .figures.charts import draw
 from .report import Report
 
 

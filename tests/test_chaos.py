@@ -25,7 +25,7 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from medbench.harness.store import MANIFEST, PREVIOUS, RunFolder
+from medbench.harness.folder.store import MANIFEST, PREVIOUS, RunFolder
 
 pytestmark = pytest.mark.slow
 

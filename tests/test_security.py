@@ -16,9 +16,9 @@ import yaml
 from safetensors.torch import load_file
 
 from medbench.errors import InputError
-from medbench.harness import weights
 from medbench.harness.notes import notes
-from medbench.harness.plan import make_plan
+from medbench.harness.planning import weights
+from medbench.harness.planning.plan import make_plan
 from medbench.harness.suite import load_suite
 
 PLANTED = {

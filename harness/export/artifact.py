@@ -17,8 +17,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from .. import fingerprint
-from ..store import atomic_path
+from ..folder import fingerprint
+from ..folder.store import atomic_path
 
 RECORD = "export.json"
 FORMAT = 1

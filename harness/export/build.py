@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from ...errors import InputError, MedbenchError, StageError
-from ..ort import OrtModel
-from ..ort_session import require_device
-from ..store import atomic_path
+from ..folder.store import atomic_path
+from ..ort.runtime import OrtModel
+from ..ort.session import require_device
 from . import artifact, estimate
 from .artifact import Artifact
 

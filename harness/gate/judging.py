@@ -17,10 +17,10 @@ from collections.abc import Sequence
 import pandas as pd
 
 from ...errors import InputError
-from ..comparison import ACCURACY, names_of, notes_of, only_tasks
-from ..join import Joined, join
-from ..pooling import pool
+from ..comparing.comparison import ACCURACY, names_of, notes_of, only_tasks
+from ..comparing.join import Joined, join
 from ..predictions.load import Side
+from ..statistics.pooling import pool
 from .measured import judge_measured
 from .result import GateResult, Verdict
 from .rules import GateRules

@@ -11,8 +11,8 @@ from .result import Status, Verdict
 from .rules import GateRules, LatencyRule, MemoryRule, ParityRule
 
 if TYPE_CHECKING:
-    from ..baseline import BaselineInfo
-    from ..store import RunFolder
+    from ..folder.store import RunFolder
+    from .baseline import BaselineInfo
 
 SAME = ("device", "processor", "cores", "gpus")
 """What must be the same of two machines for their times to be compared."""

@@ -18,8 +18,8 @@ import pandas as pd
 from scipy import stats as distributions
 
 from ...errors import InputError
-from .. import power, stats
-from ..comparison import ACCURACY, HIGHER_IS_BETTER
+from ..comparing.comparison import ACCURACY, HIGHER_IS_BETTER
+from ..statistics import power, stats
 from .result import Status, Verdict
 from .rules import GateRules, TaskRule
 

@@ -8,11 +8,10 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from ...errors import InputError
-from .. import baseline
 from ..config import explain
+from ..folder.store import RunFolder
 from ..predictions.load import Side, load_side
-from ..store import RunFolder
-from . import measured
+from . import baseline, measured
 from .measured import Measured
 from .rules import GateRules, load_rules
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from ..ort import OrtModel
+from ..ort.runtime import OrtModel
 from . import roofline
 from .roofline import Work
 from .settings import LatencyJob

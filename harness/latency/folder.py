@@ -14,8 +14,8 @@ from ...tasks.files import read_rows
 from ..environment import environment
 from ..export import PAIRS, as_detail, export_onnx
 from ..export.artifact import RECORD
+from ..folder.store import RunFolder
 from ..run import Watcher
-from ..store import RunFolder
 from . import machine
 from .measure import measure
 from .settings import LatencyJob, LatencySettings

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ...errors import InputError, StageError
-from ..ort_session import require_device
+from ..ort.session import require_device
 from ..progress import Tick, silent
 from . import machine
 from .settings import LatencyJob

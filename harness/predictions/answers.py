@@ -13,7 +13,7 @@ from typing import NoReturn
 
 from ...errors import InputError
 from ...tasks.prompts import LETTERS
-from ..identity import same_text
+from ..comparing.identity import same_text
 from .files import Records
 
 _BARE = re.compile(rf"\(?([{LETTERS}])[).:]{{0,2}}", re.I)

@@ -14,8 +14,8 @@ from typing import Any
 import pandas as pd
 
 from ...errors import InputError
-from ..calibration import probabilities
-from ..identity import UNKNOWN
+from ..comparing.identity import UNKNOWN
+from ..statistics.calibration import probabilities
 from .files import Records, read_records
 from .rows import frame
 

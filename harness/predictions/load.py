@@ -15,8 +15,8 @@ from pathlib import Path
 import pandas as pd
 
 from ...errors import InputError
-from .. import baseline
-from ..store import RunFolder
+from ..folder.store import RunFolder
+from ..gate import baseline
 from .files import read_records
 from .lm_eval import is_lm_eval, load_lm_eval_file, load_lm_eval_folder, model_of
 from .reader import KEYS

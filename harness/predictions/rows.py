@@ -12,7 +12,7 @@ from typing import Any
 
 import pandas as pd
 
-from ..identity import UNKNOWN, id_hash, text_hash
+from ..comparing.identity import UNKNOWN, id_hash, text_hash
 from .answers import Answers, grade
 from .files import Records
 from .reader import Column, Reader, name_of

@@ -20,7 +20,7 @@ from medbench.finetune import backends
 from medbench.finetune.backends import choose, tune_with_unsloth
 from medbench.finetune.recipe import Recipe, load_recipe
 from medbench.finetune.train import Job, tune
-from medbench.harness.plan import make_plan
+from medbench.harness.planning.plan import make_plan
 from medbench.harness.progress import silent
 from medbench.harness.suite import ModelSpec, load_suite
 

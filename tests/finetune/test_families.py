@@ -12,7 +12,7 @@ from medbench.finetune.adapters import Lora
 from medbench.finetune.recipe import Recipe, builtin_recipes, load_recipe
 from medbench.finetune.train import Job, tune
 from medbench.harness.evaluate import Asking, score
-from medbench.harness.models import ScoringPool, load_base
+from medbench.harness.models.load import ScoringPool, load_base
 from medbench.harness.progress import silent
 from medbench.harness.suite import AdapterSpec, ModelSpec
 from medbench.tasks import catalog

@@ -9,11 +9,11 @@ import yaml
 from medbench.finetune import train
 from medbench.finetune.adapters import Lora
 from medbench.finetune.recipe import Recipe, load_recipe
-from medbench.harness import models
-from medbench.harness.plan import Plan, make_plan
+from medbench.harness.folder.store import RunFolder
+from medbench.harness.models import load as models
+from medbench.harness.planning.plan import Plan, make_plan
 from medbench.harness.progress import Tick, silent
 from medbench.harness.run import execute, open_folder
-from medbench.harness.store import RunFolder
 from medbench.harness.suite import load_suite
 from medbench.reports import Report
 

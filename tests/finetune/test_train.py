@@ -15,7 +15,7 @@ from medbench.finetune.layout import Fit
 from medbench.finetune.recipe import Recipe, load_recipe
 from medbench.finetune.train import Job, tune
 from medbench.finetune.trainer import Work, _settings
-from medbench.harness.models import load_base
+from medbench.harness.models.load import load_base
 from medbench.harness.progress import silent
 from medbench.harness.suite import ModelSpec
 

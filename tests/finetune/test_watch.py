@@ -15,7 +15,7 @@ from medbench.errors import InputError
 from medbench.finetune import watch
 from medbench.finetune.recipe import load_recipe
 from medbench.finetune.watch import watching
-from medbench.harness.plan import make_plan
+from medbench.harness.planning.plan import make_plan
 from medbench.harness.suite import load_suite
 
 SECRETS = {

@@ -5,7 +5,7 @@ from typing import Any
 import pandas as pd
 
 from medbench.harness.evaluate import Asking, score
-from medbench.harness.models import ScoringPool
+from medbench.harness.models.load import ScoringPool
 from medbench.harness.suite import ModelSpec
 from medbench.tasks.catalog import task
 from medbench.tasks.templates import Prompt

@@ -19,7 +19,7 @@ from medbench.cli import app
 from medbench.errors import InputError, StageError
 from medbench.finetune.recipe import load_recipe
 from medbench.harness import ask as asking
-from medbench.harness.store import RunFolder
+from medbench.harness.folder.store import RunFolder
 from medbench.harness.tuned import find_tuned, suite_of
 from medbench.tasks.clinic import tuning_rows
 
@@ -123,7 +123,7 @@ def test_answers_stream_and_are_those_of_generate(finished: Path) -> None:
 
 
 def test_one_base_is_loaded_for_all(finished: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from medbench.harness import models
+    from medbench.harness.models import load as models
 
     loads: list[object] = []
     real = models.load_base

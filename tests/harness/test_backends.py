@@ -16,10 +16,10 @@ import yaml
 from lm_eval.models import MODEL_MAPPING
 
 from medbench.errors import InputError, StageError
-from medbench.harness import backends
-from medbench.harness.models import ScoringPool
+from medbench.harness.models import backends
+from medbench.harness.models.load import ScoringPool
 from medbench.harness.notes import notes
-from medbench.harness.plan import Plan, identity, make_plan
+from medbench.harness.planning.plan import Plan, identity, make_plan
 from medbench.harness.suite import AdapterSpec, JudgeSection, ModelSpec, Suite, load_suite
 
 from .asking import chat, samples

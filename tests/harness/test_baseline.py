@@ -7,8 +7,8 @@ import pandas as pd
 import pytest
 
 from medbench.errors import InputError
-from medbench.harness import baseline
-from medbench.harness.baseline import BaselineInfo, read, read_at_ref, write
+from medbench.harness.gate import baseline
+from medbench.harness.gate.baseline import BaselineInfo, read, read_at_ref, write
 
 SECRET = "Which herb does the miller's aunt take?"
 

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from medbench.harness.calibration import calibration, probabilities
+from medbench.harness.statistics.calibration import calibration, probabilities
 
 
 def table(scores: list[list[float]], gold: list[int]) -> pd.DataFrame:

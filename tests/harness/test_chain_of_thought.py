@@ -15,7 +15,7 @@ from lm_eval.tasks import TaskManager
 from typer.testing import CliRunner
 
 from medbench.harness.evaluate import score
-from medbench.harness.store import RunFolder
+from medbench.harness.folder.store import RunFolder
 from medbench.reports import Report
 from medbench.tasks import sources
 from medbench.tasks.catalog import SPECS, task
@@ -148,7 +148,7 @@ def test_the_embedded_model_writes_and_is_read(medqa: Path, clinic: Path) -> Non
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     from medbench.harness.evaluate import Asking
-    from medbench.harness.scorer import PackedLM
+    from medbench.harness.scorer.lm import PackedLM
     from medbench.tasks.templates import Prompt
 
     lm = PackedLM(

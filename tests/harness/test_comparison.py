@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 
 from medbench.errors import InputError
-from medbench.harness.comparison import compare_sides
+from medbench.harness.comparing.comparison import compare_sides
 from medbench.harness.predictions.load import Side, load_side
 
 

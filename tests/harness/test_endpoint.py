@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from medbench.errors import StageError
-from medbench.harness.store import RunFolder
+from medbench.harness.folder.store import RunFolder
 from medbench.harness.suite import EMBEDDED, ModelSpec
 from medbench.tasks.templates import Prompt
 

@@ -8,7 +8,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from medbench.errors import StageError
 from medbench.harness.evaluate import COLUMNS, Asking, score
-from medbench.harness.scorer import PackedLM
+from medbench.harness.scorer.lm import PackedLM
 from medbench.tasks.catalog import task
 from medbench.tasks.templates import Prompt
 

@@ -21,7 +21,7 @@ from transformers import (
 
 from medbench.errors import InputError, StageError
 from medbench.harness.export import ExportInfo, artifact, build, estimate, export_onnx
-from medbench.harness.ort import OrtModel
+from medbench.harness.ort.runtime import OrtModel
 
 VOCAB = 96
 # As in Llama 3: the context is longer than the table of an export, and the angles are rescaled.

@@ -9,9 +9,9 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from medbench.errors import InputError
-from medbench.harness import fidelity
-from medbench.harness.fidelity import measure
-from medbench.harness.ort import OrtModel
+from medbench.harness.ort import fidelity
+from medbench.harness.ort.fidelity import measure
+from medbench.harness.ort.runtime import OrtModel
 from medbench.tasks.clinic.rows import choice_docs
 
 Exports = Callable[[str], Path]

@@ -1,6 +1,6 @@
 from pathlib import Path
 
-from medbench.harness import fingerprint
+from medbench.harness.folder import fingerprint
 
 
 def test_key_order_does_not_matter_and_values_do() -> None:

@@ -11,7 +11,7 @@ from medbench.cli import app
 from medbench.errors import InputError
 from medbench.finetune import memory
 from medbench.finetune.recipe import load_recipe
-from medbench.harness import forecast
+from medbench.harness.planning import forecast
 from medbench.harness.suite import EMBEDDED, ModelSpec
 
 CLINIC = ModelSpec(pretrained="embedded:clinic")

@@ -11,13 +11,13 @@ import pandas as pd
 import pytest
 
 from medbench.errors import InputError
+from medbench.harness.folder.store import FORMAT, RunFolder
 from medbench.harness.gate.judging import judge
 from medbench.harness.gate.measured import Measured, of_run
 from medbench.harness.gate.result import GateResult, Verdict
 from medbench.harness.gate.rules import GateRules, load_rules
 from medbench.harness.gate.sides import Gated
 from medbench.harness.predictions.load import Side, load_side
-from medbench.harness.store import FORMAT, RunFolder
 from medbench.harness.suite import load_suite
 
 COLUMNS = {

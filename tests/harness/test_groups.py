@@ -3,10 +3,10 @@
 import pandas as pd
 import pytest
 
-from medbench.harness.groups import group_scores, pooled
-from medbench.harness.join import join
-from medbench.harness.pooling import pool
-from medbench.harness.stats import summarise
+from medbench.harness.comparing.join import join
+from medbench.harness.statistics.groups import group_scores, pooled
+from medbench.harness.statistics.pooling import pool
+from medbench.harness.statistics.stats import summarise
 from medbench.tasks.catalog import groups
 
 GROUP = "multimedqa_letters"

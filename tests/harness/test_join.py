@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from medbench.errors import InputError
-from medbench.harness.identity import id_hash, same_text, text_hash
-from medbench.harness.join import join
+from medbench.harness.comparing.identity import id_hash, same_text, text_hash
+from medbench.harness.comparing.join import join
 
 
 def table(n: int = 4, **columns: Any) -> pd.DataFrame:

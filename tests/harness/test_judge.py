@@ -14,7 +14,7 @@ from transformers import AutoTokenizer, LlamaConfig, LlamaForSequenceClassificat
 from medbench.errors import InputError, StageError
 from medbench.harness import judge
 from medbench.harness.judge import agreement, judgements, make_judge, read_verdict
-from medbench.harness.plan import make_plan
+from medbench.harness.planning.plan import make_plan
 from medbench.harness.progress import silent
 from medbench.harness.suite import JudgeSection, Suite
 

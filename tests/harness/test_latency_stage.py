@@ -8,11 +8,11 @@ import pytest
 
 from medbench.errors import InputError
 from medbench.harness import export, latency
+from medbench.harness.folder.store import RunFolder
 from medbench.harness.pipeline import Pipeline
-from medbench.harness.plan import Plan, make_plan
+from medbench.harness.planning.plan import Plan, make_plan
 from medbench.harness.progress import silent
 from medbench.harness.results import samples_part
-from medbench.harness.store import RunFolder
 from medbench.harness.suite import load_suite
 
 

@@ -12,13 +12,13 @@ import pytest
 from filelock import OwnerRecord
 
 from medbench.errors import InputError, StageError
-from medbench.harness import lock
-from medbench.harness.lock import held
+from medbench.harness.folder import lock
+from medbench.harness.folder.lock import held
 
 HOLD = """
 import sys, time
 from pathlib import Path
-from medbench.harness.lock import held
+from medbench.harness.folder.lock import held
 with held(Path(sys.argv[1])):
     print("held", flush=True)
     time.sleep(60)

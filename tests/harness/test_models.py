@@ -8,8 +8,8 @@ from peft import LoraConfig, get_peft_model
 from transformers import AutoModelForCausalLM
 
 from medbench.errors import InputError, StageError
-from medbench.harness.device import resolve_device
-from medbench.harness.models import ScoringPool, load_base
+from medbench.harness.models.device import resolve_device
+from medbench.harness.models.load import ScoringPool, load_base
 from medbench.harness.suite import AdapterSpec, ModelSpec
 
 SPECS = {

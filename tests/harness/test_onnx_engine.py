@@ -12,10 +12,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from transformers import AutoModelForCausalLM
 
-from medbench.harness import onnx_engine
-from medbench.harness.onnx_engine import Engine, branches
-from medbench.harness.ort import OrtModel
-from medbench.harness.trie import Trie
+from medbench.harness.ort import engine as onnx_engine
+from medbench.harness.ort.engine import Engine, branches
+from medbench.harness.ort.runtime import OrtModel
+from medbench.harness.scorer.trie import Trie
 
 Request = tuple[list[int], int]
 

@@ -14,8 +14,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from medbench.errors import InputError, StageError
 from medbench.harness.evaluate import Asking, score
-from medbench.harness.onnx_lm import OnnxLM
-from medbench.harness.scorer import PackedLM
+from medbench.harness.ort.lm import OnnxLM
+from medbench.harness.scorer.lm import PackedLM
 from medbench.tasks.catalog import tasks
 from medbench.tasks.clinic.rows import choice_docs
 
@@ -186,7 +186,7 @@ def test_batches_shrink_to_what_the_memory_holds(
     clinic_onnx: Exports, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     row = 2 * 5 * 4 * 32 * 2048 * 4  # keys and values, layers, heads, size, positions, bytes
-    monkeypatch.setattr("medbench.harness.onnx_lm.free_memory", lambda _: 7 * row)
+    monkeypatch.setattr("medbench.harness.ort.lm.free_memory", lambda _: 7 * row)
     assert OnnxLM(clinic_onnx("fp32"), batch_size=16).batch_size == 3
     assert "room for the caches of 3 prompts" in caplog.text
     assert OnnxLM(clinic_onnx("fp32"), batch_size=2).batch_size == 2
@@ -204,7 +204,7 @@ def test_a_gpu_answers_as_torch_does_there(
     clinic: Path, tmp_path: Path, rows: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from medbench.harness.export import export_onnx
-    from medbench.harness.onnx_engine import Engine
+    from medbench.harness.ort.engine import Engine
 
     monkeypatch.setattr(Engine, "_walks", lambda *_: not rows)
     folder = export_onnx(clinic, tmp_path / "fp16", precision="fp16", provider="cuda").path

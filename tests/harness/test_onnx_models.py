@@ -11,11 +11,11 @@ import torch
 import yaml
 
 from medbench.errors import InputError, StageError
-from medbench.harness.models import ScoringPool
-from medbench.harness.plan import Plan, make_plan
+from medbench.harness.folder.store import RunFolder
+from medbench.harness.models.load import ScoringPool
+from medbench.harness.planning.plan import Plan, make_plan
 from medbench.harness.progress import Tick, silent
 from medbench.harness.run import execute, open_folder
-from medbench.harness.store import RunFolder
 from medbench.harness.suite import SUITES, ModelSpec, load_suite
 from medbench.harness.tuned import find_tuned, suite_of
 from medbench.reports import Report

@@ -11,9 +11,9 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from medbench.errors import InputError, StageError
-from medbench.harness import ort_session
 from medbench.harness.export import export_onnx
-from medbench.harness.ort import OrtModel, _Graphs
+from medbench.harness.ort import session as ort_session
+from medbench.harness.ort.runtime import OrtModel, _Graphs
 from medbench.harness.suite import EMBEDDED
 
 CHECKPOINT = EMBEDDED["embedded:clinic"]

@@ -12,12 +12,12 @@ from medbench.errors import InputError
 from medbench.finetune.dataset import compared, examples
 from medbench.finetune.recipe import RECIPES, Recipe
 from medbench.harness import overlap
-from medbench.harness.plan import Plan, make_plan
+from medbench.harness.folder.store import FORMAT, RunFolder
+from medbench.harness.planning.plan import Plan, make_plan
 from medbench.harness.progress import silent
-from medbench.harness.store import FORMAT, RunFolder
 from medbench.harness.suite import load_suite
 from medbench.reports import write_reports
-from medbench.reports.overlap import read_overlap
+from medbench.reports.sections.overlap import read_overlap
 from medbench.tasks.clinic import choice_docs
 
 LEAKED = [choice_docs("test")[number]["question"] for number in (3, 40)]

@@ -8,7 +8,7 @@ import yaml
 
 from medbench.errors import InputError
 from medbench.finetune.recipe import load_recipe
-from medbench.harness.plan import Plan, make_plan
+from medbench.harness.planning.plan import Plan, make_plan
 from medbench.harness.suite import load_suite
 
 

@@ -11,8 +11,8 @@ import statsmodels.api
 from statsmodels.stats.contingency_tables import mcnemar
 
 from medbench.errors import InputError
-from medbench.harness.pooling import pool
-from medbench.harness.stats import compare
+from medbench.harness.statistics.pooling import pool
+from medbench.harness.statistics.stats import compare
 
 
 def pairs(

@@ -10,8 +10,13 @@ from hypothesis import strategies as st
 from scipy import stats as reference
 from statsmodels.stats.power import NormalIndPower, normal_sample_size_one_tail
 
-from medbench.harness.power import Sides, noise_floor, questions_needed, smallest_detectable
-from medbench.harness.stats import Spread, spread
+from medbench.harness.statistics.power import (
+    Sides,
+    noise_floor,
+    questions_needed,
+    smallest_detectable,
+)
+from medbench.harness.statistics.stats import Spread, spread
 
 
 def pairs(both: int, only_a: int, only_b: int, neither: int) -> pd.DataFrame:

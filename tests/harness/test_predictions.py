@@ -12,13 +12,14 @@ from typer.testing import CliRunner
 
 from medbench.cli import app
 from medbench.errors import InputError
-from medbench.harness import baseline, stats
-from medbench.harness.calibration import calibration
-from medbench.harness.join import join
+from medbench.harness.comparing.join import join
+from medbench.harness.folder.store import RunFolder
+from medbench.harness.gate import baseline
 from medbench.harness.predictions.answers import find
 from medbench.harness.predictions.load import load_side, parse_columns
 from medbench.harness.predictions.rows import COLUMNS
-from medbench.harness.store import RunFolder
+from medbench.harness.statistics import stats
+from medbench.harness.statistics.calibration import calibration
 from medbench.reports import Report
 
 OPTIONS = ["aspirin", "heparin", "digoxin", "insulin"]
@@ -218,7 +219,7 @@ def scored(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, pd.DataFrame
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     from medbench.harness.evaluate import Asking, score
-    from medbench.harness.scorer import PackedLM
+    from medbench.harness.scorer.lm import PackedLM
     from medbench.harness.suite import EMBEDDED
     from medbench.tasks.catalog import SPECS, task
 

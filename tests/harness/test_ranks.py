@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 
 from medbench.cli import app
 from medbench.errors import InputError
-from medbench.harness.plan import make_plan
+from medbench.harness.planning.plan import make_plan
 from medbench.harness.ranks import Ranks
 from medbench.harness.run import check_launch
 from medbench.harness.suite import load_suite
@@ -22,7 +22,7 @@ SCRIPT = """
 import os, sys
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from medbench.harness.evaluate import Asking, score
-from medbench.harness.scorer import PackedLM
+from medbench.harness.scorer.lm import PackedLM
 from medbench.tasks.catalog import task
 
 checkpoint, out = sys.argv[1:]

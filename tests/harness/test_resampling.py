@@ -10,7 +10,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats as reference
 
-from medbench.harness.resampling import FLOOR, LEVELS, SignFlip, _levels, bootstrap, sign_flip
+from medbench.harness.statistics.resampling import (
+    FLOOR,
+    LEVELS,
+    SignFlip,
+    _levels,
+    bootstrap,
+    sign_flip,
+)
 
 
 def every_pattern(differences: np.ndarray) -> float:

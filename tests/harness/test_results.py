@@ -7,10 +7,10 @@ import pandas as pd
 import pytest
 
 from medbench.errors import InputError
+from medbench.harness.folder.store import RunFolder
 from medbench.harness.notes import notes
-from medbench.harness.plan import Plan, make_plan
+from medbench.harness.planning.plan import Plan, make_plan
 from medbench.harness.results import derive, samples_part
-from medbench.harness.store import RunFolder
 from medbench.harness.suite import load_suite
 
 

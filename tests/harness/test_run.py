@@ -14,10 +14,10 @@ import pandas as pd
 import pytest
 
 from medbench.errors import InputError, StageError
-from medbench.harness.plan import Plan, make_plan
+from medbench.harness.folder.store import RunFolder
+from medbench.harness.planning.plan import Plan, make_plan
 from medbench.harness.progress import Tick, silent
 from medbench.harness.run import execute, open_folder
-from medbench.harness.store import RunFolder
 from medbench.harness.suite import load_suite
 
 STAGES = [

@@ -19,11 +19,11 @@ from typer.testing import CliRunner
 from medbench.cli import app
 from medbench.errors import InputError, StageError
 from medbench.harness import evaluate
-from medbench.harness.lock import held
-from medbench.harness.plan import Plan, make_plan
+from medbench.harness.folder.lock import held
+from medbench.harness.folder.store import MANIFEST, RunFolder
+from medbench.harness.planning.plan import Plan, make_plan
 from medbench.harness.progress import Tick, silent
 from medbench.harness.run import execute, open_folder
-from medbench.harness.store import MANIFEST, RunFolder
 from medbench.harness.suite import load_suite
 
 SETTINGS = ["tasks=[clinic_open, clinic_text]", "limit=4", "latency=null"]

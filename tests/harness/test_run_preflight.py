@@ -11,8 +11,8 @@ from typer.testing import CliRunner
 
 from medbench.cli import app
 from medbench.errors import InputError
-from medbench.harness import hub, preflight
-from medbench.harness.plan import Plan, make_plan
+from medbench.harness.planning import hub, preflight
+from medbench.harness.planning.plan import Plan, make_plan
 from medbench.harness.suite import load_suite
 
 

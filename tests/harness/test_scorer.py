@@ -28,9 +28,9 @@ from transformers import (
 )
 
 from medbench.errors import InputError, StageError
-from medbench.harness.packing import Engine
-from medbench.harness.scorer import PackedLM
-from medbench.harness.trie import Trie
+from medbench.harness.scorer.lm import PackedLM
+from medbench.harness.scorer.packing import Engine
+from medbench.harness.scorer.trie import Trie
 
 Pair = tuple[None, list[int], list[int]]
 LIMIT = 96
@@ -164,7 +164,7 @@ def test_truncation_names_the_documents(clinic: Path, caplog: pytest.LogCaptureF
     ours, theirs = pair(make("llama", clinic), clinic)
     requests = [request for request in texts(clinic) if len(request.args[0]) < 90][:20]
     long = Instance("loglikelihood", {}, ("fever " * 200, "yes"), 0, ("clinic", 41, 1))
-    with caplog.at_level(logging.WARNING, "medbench.harness.scorer"):
+    with caplog.at_level(logging.WARNING, "medbench.harness.scorer.lm"):
         found = ours.loglikelihood([*requests, long], disable_tqdm=True)
     assert "cut from the left: documents 41" in caplog.text
     assert compare(found, theirs.loglikelihood([*requests, long], disable_tqdm=True)) <= 1e-4
@@ -258,7 +258,7 @@ def test_models_that_cannot_take_the_mask_are_scored_by_lm_eval(
     torch.manual_seed(0)
     ours, theirs = pair(build().eval(), clinic)
     requests = mixed(24)
-    with caplog.at_level(logging.WARNING, "medbench.harness.scorer"):
+    with caplog.at_level(logging.WARNING, "medbench.harness.scorer.lm"):
         found = ours._loglikelihood_tokens(requests, disable_tqdm=True)
         assert ours._loglikelihood_tokens(requests, disable_tqdm=True) == found
     assert sum(reason in record.getMessage() for record in caplog.records) == 1
@@ -286,7 +286,7 @@ def test_a_model_is_left_as_it_was(clinic: Path) -> None:
 
 
 def test_a_quantised_base(clinic: Path) -> None:
-    from medbench.harness.models import load_base
+    from medbench.harness.models.load import load_base
     from medbench.harness.suite import ModelSpec
 
     model, _ = load_base(ModelSpec(pretrained="embedded:clinic", quantization="nf4"), "cpu")

@@ -11,9 +11,9 @@ from torch.nn.attention.flex_attention import flex_attention
 from transformers import AutoModelForCausalLM
 from transformers.integrations import flex_attention as integration
 
-from medbench.harness.packing import BLOCK, PAST_STEP, Engine, _block_mask, _dense_mask
-from medbench.harness.scorer_fit import Fit, probe
-from medbench.harness.trie import Row, Trie
+from medbench.harness.scorer.fit import Fit, probe
+from medbench.harness.scorer.packing import BLOCK, PAST_STEP, Engine, _block_mask, _dense_mask
+from medbench.harness.scorer.trie import Row, Trie
 
 
 def branching(count: int, seed: int = 0) -> Trie:
@@ -104,7 +104,7 @@ def test_parts_are_compiled_for_long_runs_and_given_back(
     monkeypatch.setattr(
         torch.nn.Module, "compile", lambda part, **_: compiled.append(type(part).__name__)
     )
-    monkeypatch.setattr("medbench.harness.packing.COMPILE_FROM", 1)
+    monkeypatch.setattr("medbench.harness.scorer.packing.COMPILE_FROM", 1)
     model = AutoModelForCausalLM.from_pretrained(clinic).eval()
     Engine(model).answer(branching(1), 300)
     assert set(compiled) == {"LlamaRMSNorm", "LlamaMLP"}
@@ -115,8 +115,8 @@ def test_parts_are_compiled_for_long_runs_and_given_back(
 def test_an_adapters_share_is_what_peft_makes_it(quantization: Any) -> None:
     from peft import LoraConfig, get_peft_model
 
-    from medbench.harness.models import load_base
-    from medbench.harness.scorer_speed import lean_lora
+    from medbench.harness.models.load import load_base
+    from medbench.harness.scorer.speed import lean_lora
     from medbench.harness.suite import ModelSpec
 
     torch.manual_seed(0)

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from lm_eval.api.registry import get_model
 
-from medbench.harness import scorer_plugin
+from medbench.harness.scorer import plugin as scorer_plugin
 from medbench.tasks.catalog import SPECS
 
 
@@ -24,7 +24,7 @@ def test_the_plugin_registers_the_scorer_by_name() -> None:
 
 def test_the_plugin_does_nothing_where_lm_eval_is_not() -> None:
     code = (
-        "import sys; from medbench.harness.scorer_plugin import register; register();"
+        "import sys; from medbench.harness.scorer.plugin import register; register();"
         "assert not {'lm_eval', 'torch'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
@@ -48,7 +48,7 @@ def test_lm_eval_finds_the_model_by_its_name(tmp_path: Path, clinic: Path) -> No
     info.mkdir()
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: plugin\nVersion: 0\n")
     (info / "entry_points.txt").write_text(
-        "[torch.backends]\nplugin = medbench.harness.scorer_plugin:register\n"
+        "[torch.backends]\nplugin = medbench.harness.scorer.plugin:register\n"
     )
     scores = {}
     for model in ("hf", "medbench"):
@@ -71,7 +71,7 @@ RANK = """
 import json, sys
 from lm_eval import simple_evaluate
 from lm_eval.tasks import TaskManager
-from medbench.harness.scorer import PackedLM
+from medbench.harness.scorer.lm import PackedLM
 
 checkpoint, specs, out = sys.argv[1:]
 lm = PackedLM(pretrained=checkpoint, device="cpu", dtype="float32")

@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
 from medbench.errors import StageError
-from medbench.harness.scorer_sentinel import PROMPTS, check_adapter, sentinel
+from medbench.harness.scorer.sentinel import PROMPTS, check_adapter, sentinel
 
 
 def lora(**options: Any) -> LoraConfig:

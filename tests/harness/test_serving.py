@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from medbench.errors import InputError
-from medbench.harness import serving
-from medbench.harness.store import RunFolder
+from medbench.harness.folder.store import RunFolder
+from medbench.harness.models import serving
 from medbench.harness.suite import ModelSpec, load_suite
 from medbench.harness.tuned import Tuned
 

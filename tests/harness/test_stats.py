@@ -18,8 +18,8 @@ from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.proportion import proportion_confint
 
 from medbench.errors import InputError
-from medbench.harness.intervals import tango
-from medbench.harness.stats import compare, holm, one_sided, order_effect, summarise
+from medbench.harness.statistics.intervals import tango
+from medbench.harness.statistics.stats import compare, holm, one_sided, order_effect, summarise
 
 METRICS = ["acc", "bits_per_byte"]
 Z = 1.959963984540054

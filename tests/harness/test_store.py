@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 
 from medbench.errors import InputError
-from medbench.harness.store import FORMAT, RunFolder, atomic_path
+from medbench.harness.folder.store import FORMAT, RunFolder, atomic_path
 
 
 def test_a_failed_write_leaves_the_old_file(tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from medbench.harness.trie import Row, Trie
+from medbench.harness.scorer.trie import Row, Trie
 
 Request = tuple[list[int], int]
 

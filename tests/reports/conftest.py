@@ -13,14 +13,15 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from medbench.harness import latency, stats
-from medbench.harness.calibration import probabilities
-from medbench.harness.groups import comparison, pooled
-from medbench.harness.join import join
+from medbench.harness import latency
+from medbench.harness.comparing.join import join
+from medbench.harness.folder.store import RunFolder
 from medbench.harness.judge import COLUMNS, agreement
-from medbench.harness.pooling import pool
 from medbench.harness.results import adjusted, task_score
-from medbench.harness.store import RunFolder
+from medbench.harness.statistics import stats
+from medbench.harness.statistics.calibration import probabilities
+from medbench.harness.statistics.groups import comparison, pooled
+from medbench.harness.statistics.pooling import pool
 
 TASKS: dict[str, dict[str, Any]] = {
     "made_up_text": {
@@ -212,7 +213,7 @@ GROUP = ["made_up_text", "made_up_letters"]
 def make_group(
     samples: pd.DataFrame, pairs: dict[str, pd.DataFrame], models: list[str]
 ) -> dict[str, Any]:
-    """The two multiple-choice tasks, pooled as harness/groups.py does it."""
+    """The two multiple-choice tasks, pooled as harness/statistics/groups.py does it."""
     scores = {
         model: asdict(stats.summarise(pooled([
             samples[(samples["task"] == task) & (samples["model"] == model)] for task in GROUP
@@ -268,7 +269,7 @@ def as_asked_in_text(samples: pd.DataFrame) -> pd.DataFrame:
 
 
 def make_forecast() -> dict[str, Any]:
-    """As harness/forecast.py writes it."""
+    """As harness/planning/forecast.py writes it."""
     weights = {"fp32": 5.0, "bf16": 2.5, "int8": 1.4, "nf4": 0.8}
     table = {}
     for place, (name, size) in enumerate(weights.items()):

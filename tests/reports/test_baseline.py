@@ -9,9 +9,9 @@ from typer.testing import CliRunner, Result
 
 from medbench.cli import app
 from medbench.errors import InputError
-from medbench.harness import baseline
-from medbench.harness.join import join
-from medbench.harness.store import RunFolder
+from medbench.harness.comparing.join import join
+from medbench.harness.folder.store import RunFolder
+from medbench.harness.gate import baseline
 
 
 def call(*arguments: object) -> Result:

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from medbench.harness.store import RunFolder
+from medbench.harness.folder.store import RunFolder
 from medbench.reports import write_reports
-from medbench.reports.site import build_site
+from medbench.reports.history.site import build_site
 
 from .test_site import clone
 

@@ -5,10 +5,10 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from medbench.harness.store import RunFolder
+from medbench.harness.folder.store import RunFolder
 from medbench.reports import Report, print_summary, write_reports
-from medbench.reports.calibration import OrderEffect, even_guess, order_sentence
-from medbench.reports.charts import draw
+from medbench.reports.figures.charts import draw
+from medbench.reports.sections.calibration import OrderEffect, even_guess, order_sentence
 
 MakeRun = Callable[..., RunFolder]
 

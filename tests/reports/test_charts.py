@@ -4,13 +4,13 @@ from dataclasses import asdict, replace
 import pandas as pd
 import pytest
 
-from medbench.harness import stats
-from medbench.harness.store import RunFolder
+from medbench.harness.folder.store import RunFolder
+from medbench.harness.statistics import stats
 from medbench.reports import Report
-from medbench.reports import charts as charts_module
-from medbench.reports.charts import NAMES, Chart, draw
-from medbench.reports.scores import read_tasks
-from medbench.reports.svg import FILE_INK, INK
+from medbench.reports.figures import charts as charts_module
+from medbench.reports.figures.charts import NAMES, Chart, draw
+from medbench.reports.figures.svg import FILE_INK, INK
+from medbench.reports.sections.scores import read_tasks
 
 
 @pytest.fixture(scope="module")

@@ -15,7 +15,7 @@ from typer.testing import CliRunner, Result
 
 from medbench.cli import app
 from medbench.errors import InputError
-from medbench.harness.store import RunFolder
+from medbench.harness.folder.store import RunFolder
 
 FORMATS = ("terminal", "md", "html", "json")
 

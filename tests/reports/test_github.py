@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 
 from medbench.harness.gate.result import GateResult, Status, Verdict
-from medbench.reports import github
+from medbench.reports.comparing import github
 
 COMMAND = re.compile(r"::(error|warning|notice) title=([^:,\r\n]*)::([^\r\n]*)")
 

@@ -8,9 +8,9 @@ from pathlib import Path
 from markdown_it import MarkdownIt
 from rich.console import Console
 
-from medbench.harness.store import RunFolder
+from medbench.harness.folder.store import RunFolder
 from medbench.reports import Report, print_summary, write_reports
-from medbench.reports.charts import draw
+from medbench.reports.figures.charts import draw
 from medbench.reports.markdown import block, escape
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from medbench.harness.store import RunFolder
+from medbench.harness.folder.store import RunFolder
 from medbench.reports import write_reports
 from medbench.reports.html import source_hash
 

@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from medbench.harness.store import RunFolder
+from medbench.harness.folder.store import RunFolder
 from medbench.reports import Report, print_summary, write_reports
-from medbench.reports.judgements import read_judged, who_judged
+from medbench.reports.sections.judgements import read_judged, who_judged
 
 MakeRun = Callable[..., RunFolder]
 

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from medbench.harness.gate.result import GateResult, Status, Verdict
-from medbench.reports.junit import render
+from medbench.reports.comparing.junit import render
 
 ATTRIBUTES = {
     "testsuites": {"name", "tests", "failures", "errors"},

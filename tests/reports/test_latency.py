@@ -6,11 +6,11 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from medbench.harness.store import RunFolder
+from medbench.harness.folder.store import RunFolder
 from medbench.reports import Report, write_reports
-from medbench.reports.latency import Latency, Ratio, detail, front, read_series
-from medbench.reports.latency_terminal import print_against, print_latency
-from medbench.reports.scores import Task, read_tasks
+from medbench.reports.sections.latency import Latency, Ratio, detail, front, read_series
+from medbench.reports.sections.latency_terminal import print_against, print_latency
+from medbench.reports.sections.scores import Task, read_tasks
 
 MakeRun = Callable[..., RunFolder]
 NBSP = "\u00a0"

@@ -6,10 +6,10 @@ from xml.etree import ElementTree as ET
 
 import pytest
 
-from medbench.harness.store import RunFolder
+from medbench.harness.folder.store import RunFolder
 from medbench.reports import Report
-from medbench.reports.charts import draw
-from medbench.reports.memory import Forecast, markdown, read_forecast
+from medbench.reports.figures.charts import draw
+from medbench.reports.sections.memory import Forecast, markdown, read_forecast
 
 from .conftest import make_forecast
 

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from medbench.harness.store import RunFolder
+from medbench.harness.folder.store import RunFolder
 from medbench.reports import Report, print_summary, write_reports
-from medbench.reports.overlap import SHOWN, read_overlap
+from medbench.reports.sections.overlap import SHOWN, read_overlap
 from medbench.tasks.overlap import as_json, find
 
 MakeRun = Callable[..., RunFolder]

@@ -3,7 +3,7 @@
 import pandas as pd
 import pytest
 
-from medbench.reports.parsing import PROBLEMS, occurring, parsing
+from medbench.reports.sections.parsing import PROBLEMS, occurring, parsing
 
 
 def table(**columns: list[object]) -> pd.DataFrame:

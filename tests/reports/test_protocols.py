@@ -10,11 +10,11 @@ import pandas as pd
 import pytest
 from rich.console import Console
 
+from medbench.harness.folder.store import RunFolder
 from medbench.harness.results import task_score
-from medbench.harness.store import RunFolder
 from medbench.reports import Report, print_summary, write_reports
-from medbench.reports.protocols import protocols
-from medbench.reports.scores import Task, read_tasks
+from medbench.reports.sections.protocols import protocols
+from medbench.reports.sections.scores import Task, read_tasks
 
 MakeRun = Callable[..., RunFolder]
 LETTERS, TEXT, COT = "letters, 0-shot", "option text, 0-shot", "chain of thought, 0-shot"

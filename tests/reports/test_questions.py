@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from medbench.harness.store import RunFolder
+from medbench.harness.folder.store import RunFolder
 from medbench.reports import Report
 from medbench.reports.questions import PART, Questions, packed, read_questions
 

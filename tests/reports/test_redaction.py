@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from medbench.harness.store import RunFolder
+from medbench.harness.folder.store import RunFolder
 from medbench.reports import Report, write_reports
 from medbench.reports.questions import packed
 from medbench.reports.redaction import PUBLIC, Sharing, is_open, redact, rules_for, sharing

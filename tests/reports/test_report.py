@@ -4,7 +4,7 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from medbench.harness.store import RunFolder
+from medbench.harness.folder.store import RunFolder
 from medbench.reports import Report, write_reports
 
 MakeRun = Callable[..., RunFolder]

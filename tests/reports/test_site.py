@@ -13,12 +13,12 @@ from typer.testing import CliRunner
 
 from medbench.cli import app
 from medbench.errors import InputError
+from medbench.harness.folder.store import RunFolder
 from medbench.harness.results import task_score
-from medbench.harness.store import RunFolder
-from medbench.reports import history_html
-from medbench.reports.history import read_history
+from medbench.reports.history import html as history_html
+from medbench.reports.history.history import read_history
+from medbench.reports.history.site import build_site, find_runs
 from medbench.reports.redaction import Sharing
-from medbench.reports.site import build_site, find_runs
 
 from .test_hostile import Tags
 

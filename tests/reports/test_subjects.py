@@ -8,11 +8,11 @@ import pandas as pd
 import pytest
 from rich.console import Console
 
-from medbench.harness.store import RunFolder
+from medbench.harness.folder.store import RunFolder
 from medbench.reports import Report, print_summary, write_reports
 from medbench.reports.formatting import scale_of
-from medbench.reports.scores import Score, Task
-from medbench.reports.subjects import LEAST, LONGEST, MOST, Breakdown, breakdowns
+from medbench.reports.sections.scores import Score, Task
+from medbench.reports.sections.subjects import LEAST, LONGEST, MOST, Breakdown, breakdowns
 from medbench.reports.verdicts import Comparison
 
 MakeRun = Callable[..., RunFolder]

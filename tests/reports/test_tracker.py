@@ -17,10 +17,10 @@ import pandas as pd
 import pytest
 
 from medbench.commands.run import _perform
+from medbench.harness.folder.store import RunFolder
 from medbench.harness.ranks import Ranks
-from medbench.harness.store import RunFolder
 from medbench.reports import Report, tracker
-from medbench.reports.charts import draw
+from medbench.reports.figures.charts import draw
 from medbench.reports.tracker import COLUMNS, SILENT, account_of, tell
 
 SECRET = "0123456789abcdef" * 2 + "f00dcafe"
@@ -37,7 +37,7 @@ def refused(self, address, *rest):
     raise OSError("no network")
 connect = socket.socket.connect
 socket.socket.connect = refused
-from medbench.harness.store import RunFolder
+from medbench.harness.folder.store import RunFolder
 from medbench.reports.tracker import tell
 run, trackers = RunFolder(sys.argv[1]), {"tuned": [sys.argv[2]]}
 warnings = tell(run, trackers) + tell(run, trackers)

@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from medbench.harness.store import RunFolder
+from medbench.harness.folder.store import RunFolder
 from medbench.reports import Report, write_reports
-from medbench.reports.charts import draw
+from medbench.reports.figures.charts import draw
 from medbench.reports.formatting import NBSP, count
 
 DETAIL: dict[str, Any] = {

@@ -5,8 +5,8 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from medbench.harness import stats
-from medbench.harness.power import smallest_detectable
+from medbench.harness.statistics import stats
+from medbench.harness.statistics.power import smallest_detectable
 from medbench.reports.verdicts import Comparison, headline
 
 

@@ -45,7 +45,7 @@ def test_plain_lm_eval_gives_medbench_scores(clinic: Path, tmp_path: Path) -> No
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     from medbench.harness.evaluate import Asking, score
-    from medbench.harness.scorer import PackedLM
+    from medbench.harness.scorer.lm import PackedLM
 
     names = ["clinic_letters", "clinic_open", "clinic_response", "clinic_text"]
     subprocess.run(

@@ -8,7 +8,7 @@ import pytest
 from medbench.finetune.recipe import Recipe, load_recipe
 from medbench.finetune.train import Job, tune
 from medbench.harness.evaluate import Asking, score
-from medbench.harness.models import ScoringPool
+from medbench.harness.models.load import ScoringPool
 from medbench.harness.progress import silent
 from medbench.harness.suite import AdapterSpec, ModelSpec
 from medbench.tasks import datasets

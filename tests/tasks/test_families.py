@@ -13,9 +13,9 @@ import pytest
 from lm_eval import simple_evaluate
 from lm_eval.tasks import TaskManager
 
-from medbench.harness import fingerprint
 from medbench.harness.evaluate import Asking, score
-from medbench.harness.scorer import PackedLM
+from medbench.harness.folder import fingerprint
+from medbench.harness.scorer.lm import PackedLM
 from medbench.tasks import sources
 from medbench.tasks.catalog import SPECS, groups, task, tasks
 from medbench.tasks.splits import is_held_out

@@ -160,9 +160,9 @@ def test_a_suite_names_it_like_any_task(tmp_path: Path) -> None:
 def test_own_questions_are_scored_by_every_protocol(tmp_path: Path, clinic: Path) -> None:
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    from medbench.harness.calibration import calibration
     from medbench.harness.evaluate import Asking, score
-    from medbench.harness.scorer import PackedLM
+    from medbench.harness.scorer.lm import PackedLM
+    from medbench.harness.statistics.calibration import calibration
     from medbench.tasks.templates import Prompt
 
     rows = [WIDE | {"label": "AC", "topic": "one"}, WIDE | {"stem": "Who?", "topic": "two"}]
@@ -189,7 +189,7 @@ def test_own_questions_are_scored_by_every_protocol(tmp_path: Path, clinic: Path
 
 
 def test_a_plan_asks_them_and_can_be_narrowed(tmp_path: Path) -> None:
-    from medbench.harness.plan import make_plan
+    from medbench.harness.planning.plan import make_plan
     from medbench.harness.suite import Suite
 
     file = file_of(tmp_path, [WIDE], answer_kind="letter", protocols=["letters", "cot"])

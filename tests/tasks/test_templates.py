@@ -143,7 +143,7 @@ def test_examples_chat_and_system_prompt_reach_the_model(
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     from medbench.harness.evaluate import Asking, score
-    from medbench.harness.scorer import PackedLM
+    from medbench.harness.scorer.lm import PackedLM
     from medbench.tasks import sources
 
     options = {"A": "w", "B": "x", "C": "y", "D": "z"}

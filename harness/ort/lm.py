@@ -1,0 +1,163 @@
+"""The lm-eval model over an ONNX export: every task, asked of the graph that is deployed.
+
+Words, tokens, windows, truncation and stop strings are those of the torch model's scorer
+(scorer.py), by inheritance; only the forward pass is another. Log-likelihoods come from the
+requests' trie (onnx_engine.py), generation from greedy steps over a batch of right-padded prompts.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import torch
+from lm_eval.models.utils_hf import stop_sequences_criteria
+from transformers import AutoTokenizer
+
+from ...errors import InputError, StageError
+from ..scorer.lm import PackedLM
+from .engine import BUDGET, Engine
+from .runtime import OrtModel
+from .session import free_memory
+
+_GREEDY: dict[str, tuple[Any, ...]] = {
+    "do_sample": (False, None),
+    "temperature": (0, None),
+    "num_beams": (1, None),
+    "repetition_penalty": (1, None),
+}
+"""Values under which generating is greedy; ``top_p`` and the like then change nothing."""
+
+
+_ROOM = 0.5
+"""Share of the free memory that the caches of a batch may take."""
+
+_MOST = 32
+"""Sequences a call for log-likelihoods; that many short ones fill a GPU."""
+
+logger = logging.getLogger(__name__)
+
+
+class OnnxLM(PackedLM):
+    """An export by the Model Builder as an lm-eval model.
+
+    Args:
+        folder: The export, with its tokenizer.
+        device: ``cpu``, ``cuda`` or ``cuda:N``; never replaced by another one.
+        threads: Of a CPU operator; as many as torch uses when None.
+        batch_size: Prompts a step while generating; fewer where memory has no room for the caches,
+            which have the length of the context that was exported.
+        options: As for ``lm_eval.models.huggingface.HFLM``, of what concerns text:
+            ``add_bos_token``, ``think_end_token``, ….
+
+    Raises:
+        InputError: The folder holds no such export, or the device cannot be used.
+        StageError: ONNX Runtime cannot load the graph.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        device: str = "cpu",
+        threads: int | None = None,
+        batch_size: int = 16,
+        **options: Any,
+    ) -> None:
+        if not (folder / "tokenizer_config.json").is_file():
+            raise InputError(
+                f"{folder / 'tokenizer_config.json'}: missing; expected an export with its "
+                "tokenizer, as `medbench run` leaves under exports/"
+            )
+        self._session = OrtModel(folder, device=device, threads=threads or torch.get_num_threads())
+        kind = device.partition(":")[0]
+        config = json.loads((folder / "genai_config.json").read_text("utf-8"))["model"]
+        ends = config["eos_token_id"]
+        self._ends = torch.tensor([ends] if isinstance(ends, int) else ends)
+        rows = _rows(config["decoder"], self._session.max_len, torch.device(device))
+        self._answering = Engine(self._session, kind, most=min(rows, _MOST))
+        if rows < batch_size:
+            logger.warning("the memory has room for the caches of %d prompts at a time", rows)
+        options = {"token_budget": BUDGET[kind]} | options
+        longest = self._session.max_len
+        options["max_length"] = min(int(options.get("max_length") or longest), longest)
+        # What lm-eval's class wants to know of a model that it does not run itself.
+        stand_in = SimpleNamespace(device=torch.device(device), config=SimpleNamespace())
+        super().__init__(
+            pretrained=stand_in,
+            tokenizer=AutoTokenizer.from_pretrained(folder),
+            backend="causal",
+            batch_size=min(batch_size, rows),
+            **options,
+        )
+
+    @property
+    def _engine(self) -> Any:
+        return self._answering
+
+    def _join(self) -> None:
+        """Stay alone: under ``accelerate launch`` the first process scores exports by itself."""
+
+    def _misfit(self, longest: int) -> bool:
+        return False
+
+    def _model_generate(
+        self, context: torch.Tensor, max_length: int, stop: list[str], **options: Any
+    ) -> torch.Tensor:
+        """Continue left-padded prompts greedily, as ``generate`` of transformers does.
+
+        A row ends with an end token or a stop string, and is padded from there; the batch ends
+        when all its rows have.
+
+        Args:
+            context: Token ids [B, T], padded on the left.
+            max_length: Of prompt, padding and continuation.
+            stop: Texts that end a row.
+            options: ``attention_mask`` [B, T], 0 over padding; and lm-eval's generation settings.
+
+        Returns:
+            Token ids [B, at most max_length]: *context*, then what was generated.
+
+        Raises:
+            StageError: A setting asks for something else than greedy decoding.
+        """
+        for name, allowed in _GREEDY.items():
+            if options.get(name) not in allowed:
+                raise StageError(
+                    f"generation_kwargs.{name}: {options[name]!r}; an ONNX export is decoded "
+                    "greedily here, leave it out or score the torch model"
+                )
+        real = options["attention_mask"].bool()
+        rows = [ids[mask] for ids, mask in zip(context, real, strict=True)]
+        lengths = torch.tensor([len(row) for row in rows])
+        batch, width = context.shape
+        endings = stop_sequences_criteria(self.tokenizer, stop, width, batch)
+        said = torch.full((batch, max_length), self.tokenizer.pad_token_id)
+        said[:, :width] = context
+        ended = torch.zeros(batch, dtype=torch.bool)
+        session = self._session
+        session.reset()
+        prompts = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True)
+        logits = session.prefill(prompts, lengths.tolist())
+        chosen = logits[torch.arange(batch), lengths - 1].argmax(-1).cpu()
+        for at in range(width, max_length):
+            said[~ended, at] = chosen[~ended]
+            ended |= torch.isin(chosen, self._ends)
+            endings(said[:, : at + 1], None)
+            for one in endings:
+                ended |= torch.tensor(one.done_tracker)
+            if ended.all() or at + 1 == max_length:
+                break
+            chosen = session.step(chosen[:, None])[:, 0].argmax(-1).cpu()
+        session.reset()
+        return said[:, : at + 1]
+
+
+def _rows(decoder: dict[str, Any], length: int, device: torch.device) -> int:
+    """How many sequences of *length* tokens the free memory has room to cache; at least 1."""
+    width = decoder["num_hidden_layers"] * decoder["num_key_value_heads"] * decoder["head_size"]
+    row = 2 * width * length * (4 if device.type == "cpu" else 2)
+    return max(1, int(_ROOM * free_memory(device) / row))

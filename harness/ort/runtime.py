@@ -1,0 +1,308 @@
+"""A Model Builder export run by plain ONNX Runtime, on the CPU or on CUDA.
+
+The export (see :mod:`.export`) fuses attention and its cache into GroupQueryAttention nodes, so the
+keys and values can grow **in place**: one buffer per layer is allocated once and bound both as the
+graph's ``past_key_values.N.*`` and as its ``present.N.*``; a step then copies nothing.
+
+Such a graph has no ``position_ids``: a token's position is its place among the unmasked ones, so
+left-padding would be silently wrong. No method here takes a mask: rows begin at their first token
+and may differ in length, and the mask is made of the lengths.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ...errors import InputError, StageError
+from .session import free_memory, open_session, require_device
+
+if TYPE_CHECKING:
+    import torch
+
+# ONNX Runtime's name of a tensor type → torch's name and the number IOBinding takes
+# (onnx.TensorProto.DataType; numpy has no bfloat16, so its types would not do).
+_TYPES = {
+    "tensor(float)": ("float32", 1),
+    "tensor(float16)": ("float16", 10),
+    "tensor(bfloat16)": ("bfloat16", 16),
+}
+_INT64 = 7
+
+
+class OrtModel:
+    """A decoder with its key-value cache, fed with token ids.
+
+    Args:
+        folder: A Model Builder export: ``model.onnx`` and ``genai_config.json``.
+        device: ``cpu``, ``cuda`` or ``cuda:N``. Never replaced by another one.
+        threads: Threads of a CPU operator. They never spin while idle, so a neighbour on the same
+            cores (torch, in a comparison) is not slowed down by them.
+        max_len: Positions of the cache, prompt and output together; by default, and at most, the
+            context length that was exported.
+        cuda_graph: Capture the step of one token as a CUDA graph and replay it, which saves the
+            launch of every kernel. CUDA only.
+
+    Attributes:
+        provider: Name of the execution provider in use.
+        threads: As given.
+        lengths: Tokens in the cache, of each row.
+        max_len: Positions of the cache.
+        vocab: Width of the logits.
+
+    Raises:
+        InputError: *folder* is no such export, *device* cannot be used, *max_len* is too large.
+        StageError: ONNX Runtime cannot load the graph, or only on another device.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        device: str = "cpu",
+        threads: int = 1,
+        max_len: int | None = None,
+        cuda_graph: bool = False,
+    ) -> None:
+        require_device(device)
+        import torch  # before the session: it loads the CUDA libraries that ONNX Runtime needs
+
+        config = _read_config(folder)
+        decoder, context = config["decoder"], int(config["context_length"])
+        self.max_len = context if max_len is None else max_len
+        if not 2 <= self.max_len <= context:
+            raise InputError(
+                f"{folder}: a cache of {self.max_len} tokens was asked for, the export holds 2 to "
+                f"{context}; shorten prompt_tokens or output_tokens"
+            )
+        self._folder = folder
+        self._device = torch.device(device)
+        if self._device.type == "cuda" and self._device.index is None:
+            self._device = torch.device("cuda", 0)
+        if cuda_graph and self._device.type != "cuda":
+            raise InputError(f"cuda_graph: needs device cuda, got {device}; leave it out")
+        self._graphs = _Graphs() if cuda_graph else None
+        path = folder / decoder["filename"]
+        self._session = open_session(path, self._device, threads, cuda_graph=cuda_graph)
+        self.provider: str = self._session.get_providers()[0]
+        self.threads = threads
+        self.lengths: tuple[int, ...] = ()
+
+        inputs = {node.name: node for node in self._session.get_inputs()}
+        layers = range(int(decoder["num_hidden_layers"]))
+        # Bound as past and as present: the layer's one buffer has two names.
+        self._cache_names = [
+            (f"past_key_values.{layer}.{part}", f"present.{layer}.{part}")
+            for layer in layers
+            for part in ("key", "value")
+        ]
+        fed = {"input_ids", "attention_mask", *(past for past, _ in self._cache_names)}
+        if fed != set(inputs):
+            raise StageError(
+                f"{folder}: the graph's inputs are not those of a text decoder with a plain cache; "
+                f"unexpected or missing: {', '.join(sorted(fed ^ set(inputs)))}"
+            )
+        first = inputs[self._cache_names[0][0]]
+        logits = next(node for node in self._session.get_outputs() if node.name == "logits")
+        self._kv_dtype, self._kv_type = self._element(first.type)
+        self._dtype, self._logits_type = self._element(logits.type)
+        self._kv_shape = (int(first.shape[1]), self.max_len, int(decoder["head_size"]))
+        self.vocab = int(logits.shape[2])
+        self._binding = self._session.io_binding()
+        self._batch = 0
+        self._cache: list[Any] = []
+
+    @property
+    def length(self) -> int:
+        """Tokens in the cache, of the longest row."""
+        return max(self.lengths, default=0)
+
+    def reset(self) -> None:
+        """Forget the sequences; the buffers stay."""
+        self.lengths = ()
+
+    def rewind(self, length: int) -> None:
+        """Forget all but the first *length* tokens of every row; nothing is copied.
+
+        So several continuations share the cache of what they have in common.
+
+        Raises:
+            ValueError: A row holds fewer.
+        """
+        if not 0 <= length <= min(self.lengths, default=0):
+            raise ValueError(f"cannot rewind to {length}: the rows hold {self.lengths} tokens")
+        self.lengths = (length,) * len(self.lengths) if length else ()
+
+    def prefill(self, ids: torch.Tensor, lengths: Sequence[int] | None = None) -> torch.Tensor:
+        """Append *ids* to the cache and return the logits at every one of their positions.
+
+        Args:
+            ids: Token ids [B, T], on any device. Shorter rows are filled up **on the right**, with
+                any id.
+            lengths: How many of each row's ids count, 1 to T; all of them when None.
+
+        Returns:
+            Logits [B, T, vocab] on the model's device, in the graph's element type; those of a
+            row at and after its length mean nothing.
+
+        Raises:
+            ValueError: The cache has no room, or holds tokens while B > 1 or B differs (the fused
+                attention appends several tokens at batch 1 only; call reset() first), or *lengths*
+                does not fit *ids*.
+            StageError: The memory has no room for the cache.
+        """
+        import torch
+
+        batch, new = ids.shape
+        counts = (new,) * batch if lengths is None else tuple(map(int, lengths))
+        if len(counts) != batch or not all(1 <= count <= new for count in counts):
+            raise ValueError(f"lengths {counts}: expected {batch} numbers from 1 to {new}")
+        if self.lengths and new > 1 and batch > 1:
+            raise ValueError("several tokens can be appended to a filled cache at batch 1 only")
+        self._fit(batch, new)
+        logits = torch.empty((batch, new, self.vocab), dtype=self._dtype, device=self._device)
+        return self._run(ids, counts, logits)
+
+    def step(self, ids: torch.Tensor) -> torch.Tensor:
+        """Append one token to each row, at that row's own end.
+
+        Args:
+            ids: Token ids [B, 1], on any device.
+
+        Returns:
+            Logits [B, 1, vocab]; **the next step overwrites them**.
+
+        Raises:
+            ValueError: The cache has no room, or another number of rows.
+        """
+        batch = ids.shape[0]
+        self._fit(batch, 1)
+        return self._run(ids, (1,) * batch, self._step_logits)
+
+    def _fit(self, batch: int, new: int) -> None:
+        if self.length + new > self.max_len:
+            raise ValueError(f"{self.length} + {new} tokens exceed the cache of {self.max_len}")
+        if batch == self._batch:
+            return
+        if self.lengths:
+            raise ValueError(f"the cache holds {self._batch} rows, got {batch}; call reset() first")
+        self._allocate(batch)
+
+    def _allocate(self, batch: int) -> None:
+        """Buffers for *batch* rows; the cache is bound once, the rest at every run."""
+        import torch
+
+        on = {"device": self._device}
+        shape = (batch, *self._kv_shape)
+        self._cache = []  # before the new one is made: both together may not fit
+        self._check_room(shape)
+        for past, present in self._cache_names:
+            # Zeros, as masked garbage could be NaN and 0 × NaN is NaN.
+            buffer = torch.zeros(shape, dtype=self._kv_dtype, **on)
+            self._cache.append(buffer)
+            self._bind(self._binding.bind_input, past, self._kv_type, shape, buffer)
+            self._bind(self._binding.bind_output, present, self._kv_type, shape, buffer)
+        self._ones = torch.ones(batch * self.max_len, dtype=torch.int64, **on)
+        self._places = torch.arange(self.max_len, **on)
+        self._step_ids = torch.empty((batch, 1), dtype=torch.int64, **on)
+        self._step_mask = torch.empty((batch, self.max_len), dtype=torch.int64, **on)
+        self._step_logits = torch.empty((batch, 1, self.vocab), dtype=self._dtype, **on)
+        self._batch = batch
+        if self._graphs:
+            self._graphs.renew()  # a graph replays the addresses it was captured with
+
+    def _check_room(self, shape: tuple[int, ...]) -> None:
+        needed = len(self._cache_names) * math.prod(shape) * self._kv_dtype.itemsize
+        if needed > (free := free_memory(self._device)):
+            raise StageError(
+                f"{self._folder}: a cache of {shape[0]} rows and {self.max_len} tokens takes "
+                f"{needed / 1e9:.1f} GB and {free / 1e9:.1f} GB are free on {self._device}; "
+                "lower batch, prompt_tokens or output_tokens"
+            )
+
+    def _run(
+        self, ids: torch.Tensor, counts: tuple[int, ...], logits: torch.Tensor
+    ) -> torch.Tensor:
+        import torch
+
+        before = self.lengths or (0,) * len(counts)
+        after = tuple(old + new for old, new in zip(before, counts, strict=True))
+        width = max(before) + ids.shape[1]
+        options, captured = None, False
+        if self._graphs:
+            options, captured = self._graphs.options(step=logits is self._step_logits)
+            if captured:  # all shapes and addresses stay the same: the mask has its full width
+                ids, width = self._step_ids.copy_(ids), self.max_len
+        ids = ids.to(self._device, torch.int64).contiguous()
+        binding = self._binding
+        self._bind(binding.bind_input, "input_ids", _INT64, tuple(ids.shape), ids)
+        mask = self._mask(after, width, fixed=captured)
+        self._bind(binding.bind_input, "attention_mask", _INT64, (len(after), width), mask)
+        self._bind(binding.bind_output, "logits", self._logits_type, tuple(logits.shape), logits)
+        if self._device.type == "cuda":
+            # ONNX Runtime computes on a stream of its own: what torch still writes must be there.
+            torch.cuda.current_stream(self._device).synchronize()
+        self._session.run_with_iobinding(binding, options)
+        self.lengths = after
+        return logits
+
+    def _mask(self, lengths: tuple[int, ...], width: int, *, fixed: bool) -> torch.Tensor:
+        """Ones for each row's tokens, then zeros, [B, width]; always in one buffer if *fixed*.
+
+        The graph counts the ones of a row: its next token comes after so many.
+        """
+        import torch
+
+        if min(lengths) == width and not fixed:
+            return self._ones
+        ends = torch.tensor(lengths, device=self._device)[:, None]
+        ones = self._places[:width] < ends
+        return self._step_mask.copy_(ones) if fixed else ones.to(torch.int64)
+
+    def _bind(
+        self, bind: Any, name: str, element: int, shape: tuple[int, ...], buffer: Any
+    ) -> None:
+        bind(name, self._device.type, self._device.index or 0, element, shape, buffer.data_ptr())
+
+    @staticmethod
+    def _element(name: str) -> tuple[Any, int]:
+        import torch
+
+        dtype, number = _TYPES[name]
+        return getattr(torch, dtype), number
+
+
+class _Graphs:
+    """Which runs ONNX Runtime captures as a CUDA graph: the steps, under one number a cache.
+
+    https://onnxruntime.ai/docs/execution-providers/CUDA-ExecutionProvider.html#using-cuda-graphs-preview
+    """
+
+    def __init__(self) -> None:
+        self._number = 0
+
+    def renew(self) -> None:
+        """Capture anew: the buffers have moved."""
+        self._number += 1
+
+    def options(self, *, step: bool) -> tuple[Any, bool]:
+        """(run options, whether the run is captured or replayed)."""
+        import onnxruntime
+
+        options = onnxruntime.RunOptions()
+        options.add_run_config_entry("gpu_graph_id", str(self._number) if step else "-1")
+        return options, step
+
+
+def _read_config(folder: Path) -> dict[str, Any]:
+    path = folder / "genai_config.json"
+    try:
+        model: dict[str, Any] = json.loads(path.read_text("utf-8"))["model"]
+    except FileNotFoundError:
+        raise InputError(
+            f"{path}: missing, so {folder} is no Model Builder export; export the model again"
+        ) from None
+    return model

@@ -1,0 +1,115 @@
+"""The plain session under :class:`.ort.OrtModel`: on the device asked for, or an error."""
+
+from __future__ import annotations
+
+import ctypes
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ...errors import InputError, StageError
+
+if TYPE_CHECKING:
+    import torch
+
+_PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
+_SILENT = 4  # FATAL: below it, loading logs warnings about normal placements of shape operators
+
+
+def require_device(device: str) -> None:
+    """Check that ONNX Runtime and torch can both use *device*, without starting a session.
+
+    ``get_available_providers()`` lists what was compiled in, not what this machine can run, and a
+    session asked for CUDA without a driver falls back to the CPU; hence the probe of the driver.
+
+    Args:
+        device: ``cpu``, ``cuda`` or ``cuda:N``.
+
+    Raises:
+        InputError: The device is unknown, or this machine or installation lacks what it needs.
+    """
+    kind = device.partition(":")[0]
+    if kind not in _PROVIDERS:
+        raise InputError(f"device {device!r}: unknown; use one of {', '.join(_PROVIDERS)}")
+    if kind == "cpu":
+        return
+    driver = "nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1"
+    try:
+        ctypes.CDLL(driver)
+    except OSError:
+        raise InputError(
+            f"device {device!r}: this machine has no NVIDIA driver ({driver} cannot be loaded); "
+            "use device cpu, or install the driver"
+        ) from None
+    import onnxruntime
+    import torch
+
+    if _PROVIDERS[kind] not in onnxruntime.get_available_providers():
+        raise InputError(
+            f"device {device!r}: the installed onnxruntime {onnxruntime.__version__} has no CUDA; "
+            "install onnxruntime-gpu in its place"
+        )
+    if not torch.cuda.is_available():
+        raise InputError(
+            f"device {device!r}: the installed torch {torch.__version__} cannot use the GPU; "
+            "install a CUDA build of torch that this driver supports"
+        )
+
+
+def free_memory(device: torch.device) -> int:
+    """Bytes that can still be allocated on *device*."""
+    if device.type == "cuda":
+        import torch
+
+        return int(torch.cuda.mem_get_info(device)[0])
+    import psutil
+
+    return int(psutil.virtual_memory().available)
+
+
+def open_session(path: Path, device: torch.device, threads: int, *, cuda_graph: bool) -> Any:
+    """An InferenceSession on *device*; never on another device.
+
+    Args:
+        path: The graph.
+        device: ``cpu``, or ``cuda`` with an index.
+        threads: Of one CPU operator; idle ones do not spin.
+        cuda_graph: Let steps be captured as CUDA graphs.
+
+    Raises:
+        StageError: It cannot be loaded, or only on another device.
+    """
+    import onnxruntime
+
+    onnxruntime.set_default_logger_severity(_SILENT)
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.log_severity_level = _SILENT
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    wanted = _PROVIDERS[device.type]
+    cuda = {"device_id": str(device.index), "enable_cuda_graph": str(int(cuda_graph))}
+    choice = (wanted, cuda) if device.type == "cuda" else wanted
+    try:
+        session = onnxruntime.InferenceSession(path, options, providers=[choice])
+    except Exception as error:  # the runtime's own exceptions share no narrower base
+        raise StageError(
+            f"{path}: ONNX Runtime {onnxruntime.__version__} cannot load it; export the model "
+            f"again. It said: {str(error).splitlines()[0]}"
+        ) from error
+    if session.get_providers()[0] != wanted:
+        raise StageError(f"{path}: ONNX Runtime fell back from CUDA to the CPU: {_why_no_cuda()}")
+    return session
+
+
+def _why_no_cuda() -> str:
+    """The loader's own words on the library that ONNX Runtime's CUDA provider misses."""
+    import onnxruntime
+
+    libraries = Path(onnxruntime.__file__).parent / "capi"
+    try:
+        for path in sorted(libraries.glob("*onnxruntime_providers_cuda*")):
+            ctypes.CDLL(str(path))
+    except OSError as error:
+        return f"{error}; install the CUDA and cuDNN libraries that match this onnxruntime-gpu"
+    return "its CUDA provider loads by itself; see whether the GPU has free memory"

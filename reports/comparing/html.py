@@ -1,0 +1,17 @@
+"""A comparison as one HTML file that asks nobody for anything, in the style of the report."""
+
+from __future__ import annotations
+
+from ..figures.compare import forest
+from ..html import render_page
+from .compare import COLUMNS, Page
+
+
+def render(page: Page) -> str:
+    """The whole page; the Content-Security-Policy allows its style and nothing else."""
+    return render_page(
+        "compare.html.j2",
+        page=page,
+        columns=COLUMNS,
+        charts=[forest(pair, place, page.confidence) for place, pair in enumerate(page.pairs)],
+    )

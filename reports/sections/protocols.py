@@ -1,0 +1,128 @@
+"""The same questions asked in several ways, side by side: what the protocol does to a score."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+
+from ...harness.statistics import stats
+from ...harness.statistics.pairs import ACCURACY, Pairs
+from ..formatting import percent
+from .scores import Task
+
+PROTOCOLS = (
+    "One model, the same questions, another way of asking. Differences are those to the first "
+    "column, paired by question; a question that was asked under several option orders counts "
+    "with the mean over them. What differs here is the protocol, not what the model knows."
+)
+SHARED = 0.5
+"""Share of the first task's questions that another must ask too, to stand beside it."""
+QUESTION = ("question", "target")
+"""What a question is known by."""
+
+Scores = dict[tuple[str, str], "pd.Series[float]"]
+"""By task and model, the mean score of each question."""
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One model under one protocol, and the difference to the first one; dashes where unknown."""
+
+    shown: str = ""
+    interval: str = ""
+    difference: str = ""
+    difference_interval: str = ""
+
+
+@dataclass(frozen=True)
+class Column:
+    """One way of asking."""
+
+    task: str
+    protocol: str
+    chance: str
+
+
+@dataclass(frozen=True)
+class Protocols:
+    """One data set; a row is a model and its cells, in the order of the columns."""
+
+    data: str
+    columns: tuple[Column, ...]
+    rows: tuple[tuple[str, tuple[Cell, ...]], ...]
+
+
+def protocols(samples: pd.DataFrame, tasks: Sequence[Task]) -> tuple[Protocols, ...]:
+    """A table for each data set that several tasks ask by different protocols.
+
+    Tasks belong together when they name the same data and ask the same questions: a question is
+    known by its words and its right answer, as the document around it differs with the protocol.
+    """
+    sources = dict.fromkeys(t.source for t in tasks if t.metric == ACCURACY and t.scores)
+    found = []
+    for source in filter(None, sources):
+        members = [t for t in tasks if t.source == source and t.metric == ACCURACY and t.scores]
+        if len(members) > 1:
+            found += [_table(scores, kept) for scores, kept in _alike(samples, members)]
+    return tuple(found)
+
+
+def _alike(samples: pd.DataFrame, tasks: Sequence[Task]) -> list[tuple[Scores, list[Task]]]:
+    """Those of *tasks* that ask the same questions by several protocols, with their scores."""
+    stated = samples["question"].notna() & (samples["question"] != "")
+    asked_here = samples["task"].isin([task.name for task in tasks]) & stated
+    rows = samples.loc[asked_here, ["task", "model", "score", *QUESTION]]
+    for name in QUESTION:
+        rows[name] = pd.factorize(rows[name])[0]  # numbers group much faster than texts
+    means = rows.groupby(["task", "model", *QUESTION])["score"].mean().reset_index(list(QUESTION))
+    scores: Scores = {
+        (str(task), str(model)): part.set_index(list(QUESTION))["score"]
+        for (task, model), part in means.groupby(level=[0, 1])
+    }
+    asked: dict[str, set[Any]] = {task.name: set() for task in tasks}
+    for (name, _), series in scores.items():
+        asked[name] |= set(series.index)
+    sets: list[list[Task]] = []
+    for task in tasks:
+        for members in sets:
+            first = asked[members[0].name]
+            if len(asked[task.name] & first) >= SHARED * len(first):
+                members.append(task)
+                break
+        else:
+            sets += [[task]] if asked[task.name] else []
+    several = [members for members in sets if len({task.protocol for task in members}) > 1]
+    return [(scores, members) for members in several]
+
+
+def _table(scores: Scores, tasks: Sequence[Task]) -> Protocols:
+    models = dict.fromkeys(score.model for task in tasks for score in task.scores)
+    return Protocols(
+        data=tasks[0].source,
+        columns=tuple(Column(t.name, t.protocol, percent(t.chance)) for t in tasks),
+        rows=tuple(
+            (model, tuple(_cell(scores, tasks[0], task, model) for task in tasks))
+            for model in models
+        ),
+    )
+
+
+def _cell(scores: Scores, first: Task, task: Task, model: str) -> Cell:
+    score = next((score for score in task.scores if score.model == model), None)
+    if score is None:
+        return Cell()
+    sides = [scores.get((one.name, model)) for one in (first, task)]
+    if task is first or sides[0] is None or sides[1] is None:
+        return Cell(score.shown, score.interval)
+    pairs = pd.concat(sides, axis=1, join="inner", keys=["score_a", "score_b"]).reset_index()
+    both = Pairs.read(pairs.assign(weight=1.0, cluster=pairs.index, metric=ACCURACY))
+    low, high = both.bounds((1 - stats.CONFIDENCE) / 2)
+    return Cell(
+        score.shown,
+        score.interval,
+        score.scale.difference(both.difference),
+        score.scale.interval(low, high),
+    )
