@@ -95,7 +95,7 @@ class Recipe(Section):
     precision: Literal["auto", "float32", "bfloat16", "float16"]
     logging_steps: Positive
     checkpoint_steps: Positive | None
-    watch: list[Literal["tensorboard", "wandb", "trackio"]]
+    watch: list[Literal["tensorboard", "wandb", "mlflow", "trackio"]]
     seed: Annotated[int, Field(ge=0, lt=2**32)]
 
     @model_validator(mode="after")

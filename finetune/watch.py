@@ -7,6 +7,7 @@ for one tuning; one that is set already, e.g. ``WANDB_MODE=online``, is left as 
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import sys
 from collections.abc import Iterable, Iterator
@@ -34,15 +35,16 @@ def check_installed(recipe: str, trackers: Iterable[str]) -> None:
 def watching(trackers: Iterable[str], folder: Path, name: str) -> Iterator[None]:
     """Let *trackers* hear of the tuning *name* until the block ends, with their files in *folder*.
 
-    TensorBoard writes to ``tensorboard/<name>``, W&B (offline) to ``wandb``, trackio to
-    ``trackio``. trackio takes its folder when it is first imported, so it is one a process.
+    TensorBoard writes to ``tensorboard/<name>``, W&B (offline) to ``wandb``, MLflow to ``mlflow``,
+    trackio to ``trackio``. trackio takes its folder when it is first imported, so it is one a
+    process.
     """
-    trackers = list(trackers)
+    trackers, before = list(trackers), dict(os.environ)
     settings = {
         key: value
         for tracker in trackers
         for key, value in _settings(tracker, folder.absolute(), name).items()
-        if key not in os.environ
+        if key not in before
     }
     if trackers:
         folder.mkdir(parents=True, exist_ok=True)
@@ -50,8 +52,8 @@ def watching(trackers: Iterable[str], folder: Path, name: str) -> Iterator[None]
     try:
         yield
     finally:
-        _finish()
-        for key in settings:
+        _finish(trackers)
+        for key in {*settings, *_LEFT}.difference(before):
             os.environ.pop(key, None)
 
 
@@ -60,6 +62,8 @@ def _settings(tracker: str, folder: Path, name: str) -> dict[str, str]:
         return {"TENSORBOARD_LOGGING_DIR": str(folder / "tensorboard" / name)}
     if tracker == "trackio":
         return {"TRACKIO_DIR": str(folder / "trackio")}
+    if tracker == "mlflow":
+        return _mlflow(folder)
     return {
         "WANDB_MODE": "offline",
         "WANDB_PROJECT": "medbench",
@@ -77,10 +81,39 @@ def _settings(tracker: str, folder: Path, name: str) -> dict[str, str]:
     }
 
 
-def _finish() -> None:
+_LEFT = ("MLFLOW_EXPERIMENT_ID", "MLFLOW_RUN_ID")
+"""Variables that MLflow sets itself; the next tuning may go elsewhere."""
+
+
+def _mlflow(folder: Path) -> dict[str, str]:
+    """Files, without the telemetry that MLflow sends by default; nobody's name, nor the program's.
+
+    Its makers no longer extend the store in plain files, which therefore has to be allowed.
+    It needs no database, and ``mlflow ui`` reads it.
+    """
+    unsaid = {"mlflow.user": "", "mlflow.source.name": "medbench", "mlflow.source.git.commit": ""}
+    settings = {
+        "MLFLOW_EXPERIMENT_NAME": "medbench",
+        "MLFLOW_DISABLE_TELEMETRY": "true",
+        "MLFLOW_RUN_CONTEXT": json.dumps(unsaid),
+    }
+    if "MLFLOW_TRACKING_URI" in os.environ:
+        return settings
+    local = {
+        "MLFLOW_TRACKING_URI": (folder / "mlflow").as_uri(),
+        "MLFLOW_ALLOW_FILE_STORE": "true",
+    }
+    return settings | local
+
+
+def _finish(trackers: Iterable[str]) -> None:
     """End the runs that are open: the next tuning of this process is a run of its own."""
-    wandb, trackio = sys.modules.get("wandb"), sys.modules.get("trackio")
+    wandb, trackio, mlflow = map(sys.modules.get, ("wandb", "trackio", "mlflow"))
     if wandb is not None and getattr(wandb, "run", None) is not None:
         wandb.finish()
     if trackio is not None and trackio.context_vars.current_run.get() is not None:
         trackio.finish()
+    if mlflow is not None and "mlflow" in trackers:
+        mlflow.flush_async_logging()
+        if mlflow.active_run() is not None:
+            mlflow.end_run()

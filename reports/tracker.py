@@ -1,15 +1,18 @@
 """The report of a run, told to the experiment trackers that its recipes name in ``watch``.
 
 A tracker gets numbers, sentences and figures, and nothing of a single question or answer. Each
-tuned model's report goes where its training curves are: the same run of TensorBoard and trackio; in
-W&B, which cannot go on with a run offline, a run of its own in the same group.
+tuned model's report goes where its training curves are: the same run of TensorBoard, MLflow and
+trackio; in W&B, which cannot go on with a run offline, a run of its own in the same group.
 """
 
 from __future__ import annotations
 
+import csv
 import hashlib
+import io
 import json
 import os
+import re
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -198,6 +201,31 @@ def _wandb(account: Account) -> None:
         run.summary.update(account.values)
 
 
+def _mlflow(account: Account) -> None:
+    import mlflow
+
+    mlflow.set_experiment(os.environ["MLFLOW_EXPERIMENT_NAME"])
+    curves = mlflow.search_runs(
+        filter_string=f"attributes.run_name = '{account.name}'", max_results=1,
+        order_by=["attributes.start_time DESC"], output_format="list",
+    )  # fmt: skip
+    table = io.StringIO()
+    csv.writer(table).writerows([COLUMNS, *account.rows])
+    values = {
+        # What MLflow allows in a name; tasks of your own may be called otherwise.
+        re.sub(r"[^\w\-./]", "_", f"report/{name}", flags=re.ASCII): value
+        for name, value in account.values.items()
+    }
+    known = curves[0].info.run_id if curves else None
+    with mlflow.start_run(run_id=known, run_name=account.name):
+        mlflow.set_tags({f"medbench.{key}": value for key, value in account.config.items()})
+        mlflow.log_metrics(values)
+        mlflow.log_text(account.text, "report/report.md")
+        mlflow.log_text(table.getvalue(), "report/table.csv")
+        for chart in account.charts:
+            mlflow.log_text(chart.svg, f"report/{chart.name}.svg")
+
+
 def _trackio(account: Account) -> None:
     import trackio
 
@@ -215,6 +243,7 @@ def _trackio(account: Account) -> None:
 _TRACKERS: dict[str, Callable[[Account], None]] = {
     "tensorboard": _tensorboard,
     "wandb": _wandb,
+    "mlflow": _mlflow,
     "trackio": _trackio,
 }
 

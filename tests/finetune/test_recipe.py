@@ -97,7 +97,7 @@ def test_the_resolved_yaml_is_the_recipe(name: str) -> None:
         ({"warmup_steps": 1.5}, ["warmup_steps"]),
         ({"warmup_steps": -1}, ["warmup_steps"]),
         ({"logging_steps": 400}, ["logging_steps 400", "no loss"]),
-        ({"watch": ["mlflow"]}, ["watch", "wandb"]),
+        ({"watch": ["neptune"]}, ["watch", "wandb"]),
         (
             {"adapter": {"kind": "prefix", "virtual_tokens": 3}, "gradient_checkpointing": True},
             ["a prefix does not survive gradient_checkpointing"],

@@ -1,11 +1,13 @@
 """Experiment trackers, with the real packages: they hear of the losses, here and nowhere else."""
 
+import importlib
 import importlib.util
 import os
 import sqlite3
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
@@ -64,7 +66,8 @@ def tuned(folder: Path, short_recipe: Path, tracker: str) -> Path:
     home = folder / "home"
     home.mkdir()
     (folder / "recipe.yaml").write_text(yaml.safe_dump(recipe.model_dump()), "utf-8")
-    clean = {k: v for k, v in os.environ.items() if not k.startswith(("WANDB_", "TRACKIO_"))}
+    dropped = ("WANDB_", "TRACKIO_", "MLFLOW_")
+    clean = {key: value for key, value in os.environ.items() if not key.startswith(dropped)}
     done = subprocess.run(
         [sys.executable, "-c", TUNE, str(folder)], capture_output=True, text=True, cwd=home,
         env=clean | SECRETS | {"HOME": str(home)}, check=False,
@@ -114,6 +117,25 @@ def test_trackio(tmp_path: Path, short_recipe: Path) -> None:
     assert heard == {"tuned-a", "tuned-b"}
 
 
+def test_mlflow(tmp_path: Path, short_recipe: Path) -> None:
+    folder = tuned(tmp_path, short_recipe, "mlflow")
+    with watching(["mlflow"], folder, "read"):
+        mlflow: Any = importlib.import_module("mlflow")
+        runs = mlflow.search_runs(experiment_names=["medbench"], output_format="list")
+        assert {run.info.run_name for run in runs} == {"tuned-a", "tuned-b"}
+        for run in runs:
+            assert run.info.status == "FINISHED"
+            assert run.info.user_id == run.data.tags["mlflow.source.git.commit"] == ""
+            assert run.data.tags["mlflow.source.name"] == "medbench"
+            heard = mlflow.MlflowClient().get_metric_history(run.info.run_id, "loss")
+            ours = pd.read_csv(tmp_path / "adapters" / run.info.run_name / "losses.csv")
+            assert [one.step for one in heard] == ours["step"].tolist() == [2, 4]
+            assert [one.value for one in heard] == pytest.approx(ours["loss"].tolist())
+            for name in ("grad_norm", "learning_rate", "seconds_per_step", "tokens_per_second"):
+                assert name in run.data.metrics
+    assert not [name for name in os.environ if name.startswith("MLFLOW_")]
+
+
 def test_a_missing_tracker_is_found_before_anything_runs(
     tmp_path: Path, short_recipe: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -135,6 +157,17 @@ def test_settings_hold_for_one_tuning_and_yours_win(
         assert os.environ["WANDB_DIR"] == str(tmp_path)
     assert "WANDB_DIR" not in os.environ
     assert os.environ["WANDB_MODE"] == "online"
+
+
+def test_a_server_of_yours_is_not_taken_for_files(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "https://mlflow.example.invalid")
+    monkeypatch.delenv("MLFLOW_ALLOW_FILE_STORE", raising=False)
+    with watching(["mlflow"], tmp_path, "tuned"):
+        assert os.environ["MLFLOW_TRACKING_URI"] == "https://mlflow.example.invalid"
+        assert "MLFLOW_ALLOW_FILE_STORE" not in os.environ
+        assert os.environ["MLFLOW_DISABLE_TELEMETRY"] == "true"
 
 
 def test_nothing_is_watched_by_default(tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ import pandas as pd
 import pytest
 
 from medbench.commands.run import _perform
+from medbench.finetune.watch import watching
 from medbench.harness.folder.store import RunFolder
 from medbench.harness.ranks import Ranks
 from medbench.reports import Report, tracker
@@ -51,7 +52,7 @@ def told(run: RunFolder, name: str, folder: Path) -> Path:
         pytest.skip(f"needs {name}; pip install 'medbench[watch]'")
     home = folder / "home"
     home.mkdir()
-    dropped = ("WANDB_", "TRACKIO_", "TENSORBOARD_")
+    dropped = ("WANDB_", "TRACKIO_", "TENSORBOARD_", "MLFLOW_")
     clean = {key: value for key, value in os.environ.items() if not key.startswith(dropped)}
     secrets = {"HF_TOKEN": f"hf_{SECRET}", "WANDB_API_KEY": SECRET}
     done = subprocess.run(
@@ -126,6 +127,33 @@ def test_trackio(make_run: MAKE, tmp_path: Path) -> None:
     for name in figures(run):
         page = file.parent / "media" / heard[name]["file_path"]
         assert "<svg" in page.read_text("utf-8")
+
+
+def test_mlflow(make_run: MAKE, tmp_path: Path) -> None:
+    run = make_run()
+    with watching(["mlflow"], run / "watch", "tuned"):
+        # As its training curves would have made it.
+        mlflow: Any = pytest.importorskip("mlflow")
+        mlflow.set_experiment("medbench")
+        with mlflow.start_run(run_name="tuned"):
+            mlflow.log_metric("loss", 0.5, step=2)
+    folder = told(run, "mlflow", tmp_path)
+    account = account_of(Report.read(run), "tuned")
+    with watching(["mlflow"], folder, "tuned"):
+        (one,) = mlflow.search_runs(experiment_names=["medbench"], output_format="list")
+        for name, value in account.values.items():  # once, though it was told twice
+            (point,) = mlflow.MlflowClient().get_metric_history(one.info.run_id, f"report/{name}")
+            assert point.value == value
+        held = mlflow.artifacts.download_artifacts(f"{one.info.artifact_uri}/report")
+    assert one.data.metrics["loss"] == 0.5
+    assert one.data.tags["medbench.command"] == "medbench run --models base,tuned"
+    assert (Path(held) / "report.md").read_text("utf-8") == account.text
+    table = pd.read_csv(Path(held) / "table.csv").astype(object)
+    rows = [tuple(None if pd.isna(cell) else cell for cell in row) for row in table.to_numpy()]
+    assert tuple(table.columns) == COLUMNS
+    assert rows == [tuple(row) for row in account.rows]
+    pictures = {f"report/{path.stem}" for path in Path(held).glob("*.svg")}
+    assert pictures == set(figures(run))
 
 
 def test_rows_and_values_are_those_of_the_results(whole_run: RunFolder) -> None:
