@@ -131,6 +131,32 @@ class Scale:
 ACCURACY = Scale(100, 1, "%", "points")
 
 
+@dataclass(frozen=True)
+class Estimate:
+    """A value and the ends of its 95 % interval, with the way to show them; empty where unknown.
+
+    Attributes:
+        signed: Whether it is a difference, shown without its unit.
+    """
+
+    value: float | None = None
+    low: float | None = None
+    high: float | None = None
+    scale: Scale = ACCURACY
+    signed: bool = False
+
+    @property
+    def shown(self) -> str:
+        if missing(self.value):
+            return ""
+        show = self.scale.difference if self.signed else self.scale.value
+        return show(self.value)
+
+    @property
+    def interval(self) -> str:
+        return "" if missing(self.value) else self.scale.interval(self.low, self.high)
+
+
 def scale_of(metric: str) -> Scale:
     """The scale of a metric named in results.json."""
     return ACCURACY if metric == "acc" else Scale(1, 3, "", metric.replace("_", " "))

@@ -28,12 +28,14 @@ from .redaction import LOCAL, Sharing, redact, redact_overlap, rules_for
 from .samples import SideBySide, side_by_side
 from .sections.calibration import CLUSTERED
 from .sections.judgements import Judged, read_judged
-from .sections.latency import Front, Latency, detail, front, read_latency, read_skipped
+from .sections.front import Front, front
+from .sections.latency import Latency, detail, read_latency, read_skipped
 from .sections.memory import Forecast, read_memory
+from .sections.models import Model, read_models, title
 from .sections.overlap import Check, read_overlap
 from .sections.parsing import Parsing, parsing
 from .sections.protocols import Protocols, protocols
-from .sections.scores import Group, Task, read_groups, read_tasks
+from .sections.scores import Data, Group, Task, data_of, read_groups, read_tasks
 from .sections.subjects import Breakdown, breakdowns
 from .sections.training import Training, alarms, read_trainings
 from .text import clean_tree
@@ -44,8 +46,8 @@ DISCLAIMER = (
     "no score in it says that a model is fit for use with patients."
 )
 METHOD = (
-    "Differences are paired: tuned minus base over the questions both answered. Where answers are "
-    "right or wrong, the 95 % interval is Tango's score interval and p McNemar's exact test; "
+    "Differences are paired: tuned minus base over the questions both answered, those of accuracies "
+    "in percentage points. Where answers are right or wrong, the 95 % interval is Tango's score interval and p McNemar's exact test; "
     "otherwise they come from the t distribution and a sign-flip permutation test. Better and "
     "worse are said only where the interval leaves out 0 and p, adjusted for the number of tasks "
     "(Holm), is below 0.05. Detectable is the true difference that so many questions show in four "
@@ -59,15 +61,6 @@ POOLED = (
     "A group pools the questions of its tasks, each counting once; its p is adjusted over the "
     "groups, not over the tasks."
 )
-
-
-@dataclass(frozen=True)
-class Model:
-    """A model of the run; ``base`` is what it is compared with, None for a base model."""
-
-    name: str
-    base: str | None
-    origin: str
 
 
 @dataclass(frozen=True)
@@ -120,6 +113,11 @@ class Report:
     def pooled(self) -> tuple[Comparison, ...]:
         """The comparisons over groups of tasks."""
         return tuple(s.comparison for group in self.groups for s in group.scores if s.comparison)
+
+    @property
+    def data(self) -> tuple[Data, ...]:
+        """Where the questions come from."""
+        return data_of(self.tasks)
 
     @property
     def calibrated(self) -> tuple[Task, ...]:
@@ -175,7 +173,7 @@ class Report:
         results = _results(run)
         suite = manifest.get("suite") or {}
         stages = read_stages(manifest)
-        models = _models(manifest, suite)
+        models = read_models(manifest, suite)
         tasks = read_tasks(results)
         samples = _table(run)
         rules = rules_for(run, sharing)
@@ -184,7 +182,7 @@ class Report:
         # The run and its results may both carry a note; each is shown once.
         notes = tuple(dict.fromkeys([*manifest.get("notes", []), *results.get("notes", [])]))
         return cls(
-            title=(suite.get("report") or {}).get("title") or _title(models),
+            title=(suite.get("report") or {}).get("title") or title(models),
             suite=str(suite.get("name") or results.get("suite") or ""),
             description=str(suite.get("description") or "").strip(),
             created=_date(manifest.get("created")),
@@ -238,27 +236,6 @@ def _results(run: RunFolder) -> dict[str, Any]:
     return found
 
 
-def _models(manifest: dict[str, Any], suite: dict[str, Any]) -> tuple[Model, ...]:
-    specs = suite.get("models") or {}
-    models = []
-    for name in manifest.get("models", list(specs)):
-        spec = specs.get(name) or {}
-        adapter = spec.get("adapter") or {}
-        if spec.get("of"):
-            origin = f"{spec['of']} exported to ONNX, {spec['onnx']}, run by ONNX Runtime"
-        elif spec.get("base"):
-            origin = (
-                f"{spec['base']} with a LoRA adapter trained by recipe {adapter['recipe']}"
-                if adapter.get("recipe")
-                else f"{spec['base']} with the adapter {adapter.get('path', '')}"
-            )
-        else:
-            origin = str(spec.get("pretrained", ""))
-            origin += f" at revision {spec['revision']}" if spec.get("revision") else ""
-        models.append(Model(name, spec.get("base") or spec.get("of"), origin))
-    return tuple(models)
-
-
 def _comparisons(tasks: tuple[Task, ...]) -> list[Comparison]:
     return [score.comparison for task in tasks for score in task.scores if score.comparison]
 
@@ -290,11 +267,6 @@ def _samples(table: pd.DataFrame, tasks: tuple[Task, ...], limit: int) -> tuple[
         for models in pairs or [(score.model,) for score in task.scores]:
             found.append(side_by_side(table, task.name, models, limit))
     return tuple(one for one in found if one)
-
-
-def _title(models: tuple[Model, ...]) -> str:
-    names = [model.name for model in models]
-    return " and ".join([", ".join(names[:-1]), *names[-1:]]) if names[1:] else "".join(names)
 
 
 def _date(created: Any) -> str:

@@ -117,7 +117,7 @@ class Comparison:
                 f"{self._sensitivity}"
             )
         size, ends = abs(d), (low, high) if d > 0 else (-high, -low)
-        evidence = self._evidence(*ends)
+        evidence = self._sides + self._evidence(*ends)
         if self.verdict == "inconclusive":
             why = (
                 "interval and test disagree"
@@ -133,7 +133,7 @@ class Comparison:
         if self.smallest_detectable is None:
             return ""
         size = self._amount(self.smallest_detectable)
-        return f" {self._questions} show a true difference of {size} four times in five."
+        return f" With {self._questions} a true difference of {size} is shown four times in five."
 
     @property
     def _questions(self) -> str:
@@ -141,18 +141,17 @@ class Comparison:
 
     def _claim(self, size: float) -> str:
         more = (self.difference or 0) > 0
-        if self.scale.unit == "%":
-            return (
-                f"{self.tuned} answers {self._amount(size)} {'more' if more else 'fewer'} of "
-                f"{self.task} right than {self.base}"
-            )
-        return (
-            f"{self.tuned} needs {self._amount(size)} {'more' if more else 'less'} than "
-            f"{self.base} on {self.task}"
-            if not self.higher_is_better
-            else f"{self.tuned} scores {self._amount(size)} {'higher' if more else 'lower'} than "
-            f"{self.base} on {self.task}"
-        )
+        verb, word = ("scores", "higher" if more else "lower")
+        if not self.higher_is_better:
+            verb, word = ("needs", "more" if more else "less")
+        return f"{self.tuned} {verb} {self._amount(size)} {word} than {self.base} on {self.task}"
+
+    @property
+    def _sides(self) -> str:
+        """Both values, where they are known."""
+        if self.a is None or self.b is None:
+            return ""
+        return f"{self.scale.value(self.b)} against {self.scale.value(self.a)}; "
 
     def _amount(self, size: float) -> str:
         return f"{self.scale.difference(size, signed=False)}{NBSP}{self.scale.step}"

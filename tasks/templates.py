@@ -186,7 +186,7 @@ def difference(tuned: Frame, asked: Frame) -> str | None:
     begun_alike = not rest or bool(tuned.begins and rest.startswith(tuned.begins))
     if before == tuned.before.strip() and after.startswith(tuned.after.strip()) and begun_alike:
         return None
-    return f"{_shown(asked.before)}…{_shown(asked.after)}"
+    return f"“{_shown(asked.before)}…{_shown(asked.after)}”"
 
 
 def _shown(text: str) -> str:
@@ -205,10 +205,10 @@ def warnings(model: str, tuned: Frame | None, tasks: list[Task], prompt: Prompt)
     if not found:
         return []
     listed = "; ".join(f"{', '.join(names)} with {how}" for how, names in found.items())
-    words = f"{_shown(tuned.before)}…{_shown(tuned.after)}{_shown(tuned.begins)}"
-    template = "conversations" if not tuned.known else f"the template {words}"
+    words = f"“{_shown(tuned.before)}…{_shown(tuned.after)}{_shown(tuned.begins)}”"
+    template = words if tuned.known else "conversations"
     where = " in the chat template" if tuned.chat else ""
     return [
-        f"{model} was tuned on {template}{where}, but is asked otherwise: {listed}. A tuned model "
+        f"{model} was tuned with {template}{where}, but asked otherwise: {listed}. A tuned model "
         "can do worse for that alone, whatever it has learnt."
     ]

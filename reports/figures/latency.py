@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 
 from ..formatting import milliseconds
-from ..sections.latency import Front, Latency, Point
+from ..sections.front import Front, Point
+from ..sections.latency import Latency
 from .plot import SMALL, Look, frame, heading, label, page
 from .svg import INK
 

@@ -75,6 +75,10 @@ class Forecast:
         return next((line for line in self.lines if line.precision == self.precision), None)
 
     @property
+    def has_measured(self) -> bool:
+        return any(line.measured for line in self.lines)
+
+    @property
     def measured(self) -> str:
         """Predicted beside measured; empty before a run."""
         line = self.own

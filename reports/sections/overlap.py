@@ -19,6 +19,7 @@ from ...harness.comparing.join import join
 from ...harness.folder.store import RunFolder
 from ...harness.statistics import stats
 from .. import formatting
+from ..formatting import Estimate
 from ..text import clean, clean_tree, one_line
 
 SHOWN = 10
@@ -44,8 +45,16 @@ class Effect:
     tuned: str
     task: str
     flagged: int
-    whole: str
-    without: str
+    all: Estimate
+    rest: Estimate
+
+    @property
+    def whole(self) -> str:
+        return _words(self.all)
+
+    @property
+    def without(self) -> str:
+        return _words(self.rest) or "no question left"
 
 
 @dataclass(frozen=True)
@@ -110,11 +119,14 @@ def _check(one: dict[str, Any], samples: pd.DataFrame | None, models: dict[str, 
 def _policy(one: dict[str, Any]) -> str:
     if one["policy"] == "drop":
         return (
-            f"overlap: drop. {formatting.count(len(one['train_rows']), 'such row')} "
-            "left out of tuning."
+            f"{formatting.count(len(one['train_rows']), 'such row')} left out of tuning, as the "
+            "recipe says (overlap: drop)."
         )
     if one["policy"] == "report" and one["pairs"]:
-        return "overlap: report. The rows were tuned on; read the scores with that in mind."
+        return (
+            "The rows were tuned on, as the recipe says (overlap: report); read the scores with that "
+            "in mind."
+        )
     return ""
 
 
@@ -130,17 +142,20 @@ def _effect(
     seen = pairs["question"].isin(flagged)
     scale = formatting.scale_of(str(sides[0]["metric"].iloc[0]))
 
-    def difference(rows: pd.DataFrame) -> str:
+    def difference(rows: pd.DataFrame) -> Estimate:
         if rows.empty:
-            return "no question left"
+            return Estimate()
         found = stats.compare(rows)
-        ends = scale.interval(found.low, found.high)
-        return f"{scale.difference(found.difference)} {scale.step} ({ends})"
+        return Estimate(found.difference, found.low, found.high, scale, signed=True)
 
     count = int(pairs.loc[seen, "cluster"].nunique())
     if not count:
         return []
     return [Effect(models[1], task, count, difference(pairs), difference(pairs[~seen]))]
+
+
+def _words(one: Estimate) -> str:
+    return f"{one.shown} {one.scale.step} ({one.interval})" if one.shown else ""
 
 
 def _pair(pair: dict[str, Any]) -> Pair:

@@ -10,7 +10,7 @@ import pandas as pd
 
 from ...harness.statistics import stats
 from ...harness.statistics.pairs import ACCURACY, Pairs
-from ..formatting import percent
+from ..formatting import Estimate, percent
 from .scores import Task
 
 PROTOCOLS = (
@@ -29,12 +29,26 @@ Scores = dict[tuple[str, str], "pd.Series[float]"]
 
 @dataclass(frozen=True)
 class Cell:
-    """One model under one protocol, and the difference to the first one; dashes where unknown."""
+    """One model under one protocol, and what it is more than under the first one."""
 
-    shown: str = ""
-    interval: str = ""
-    difference: str = ""
-    difference_interval: str = ""
+    score: Estimate = Estimate()
+    change: Estimate = Estimate()
+
+    @property
+    def shown(self) -> str:
+        return self.score.shown
+
+    @property
+    def interval(self) -> str:
+        return self.score.interval
+
+    @property
+    def difference(self) -> str:
+        return self.change.shown
+
+    @property
+    def difference_interval(self) -> str:
+        return self.change.interval
 
 
 @dataclass(frozen=True)
@@ -43,7 +57,11 @@ class Column:
 
     task: str
     protocol: str
-    chance: str
+    chance: float | None
+
+    @property
+    def chance_shown(self) -> str:
+        return percent(self.chance)
 
 
 @dataclass(frozen=True)
@@ -102,7 +120,7 @@ def _table(scores: Scores, tasks: Sequence[Task]) -> Protocols:
     models = dict.fromkeys(score.model for task in tasks for score in task.scores)
     return Protocols(
         data=tasks[0].source,
-        columns=tuple(Column(t.name, t.protocol, percent(t.chance)) for t in tasks),
+        columns=tuple(Column(t.name, t.protocol, t.chance) for t in tasks),
         rows=tuple(
             (model, tuple(_cell(scores, tasks[0], task, model) for task in tasks))
             for model in models
@@ -115,14 +133,10 @@ def _cell(scores: Scores, first: Task, task: Task, model: str) -> Cell:
     if score is None:
         return Cell()
     sides = [scores.get((one.name, model)) for one in (first, task)]
+    shown = Estimate(score.value, score.low, score.high, score.scale)
     if task is first or sides[0] is None or sides[1] is None:
-        return Cell(score.shown, score.interval)
+        return Cell(shown)
     pairs = pd.concat(sides, axis=1, join="inner", keys=["score_a", "score_b"]).reset_index()
     both = Pairs.read(pairs.assign(weight=1.0, cluster=pairs.index, metric=ACCURACY))
     low, high = both.bounds((1 - stats.CONFIDENCE) / 2)
-    return Cell(
-        score.shown,
-        score.interval,
-        score.scale.difference(both.difference),
-        score.scale.interval(low, high),
-    )
+    return Cell(shown, Estimate(both.difference, low, high, score.scale, signed=True))

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ..formatting import Scale, count, percent, scale_of
+from ..formatting import DASH, Scale, count, percent, scale_of
 from ..verdicts import Comparison
 from .calibration import (
     Calibration,
@@ -78,6 +79,14 @@ class Task:
         return percent(self.chance)
 
     @property
+    def asked(self) -> str:
+        """How many questions, of each model where they were not asked the same number."""
+        sizes = {score.model: count(score.n) for score in self.scores}
+        if len(set(sizes.values())) == 1:
+            return next(iter(sizes.values()))
+        return ", ".join(f"{model} {size}" for model, size in sizes.items()) or DASH
+
+    @property
     def even_guess(self) -> Calibration | None:
         return None if self.chance is None else even_guess(self.chance)
 
@@ -86,6 +95,15 @@ class Task:
         """How much its models depend on the order of the options; empty where that is not known."""
         found = [(score.model, score.orders) for score in self.scores if score.orders]
         return order_sentence(self.name, found) if found else ""
+
+
+@dataclass(frozen=True)
+class Data:
+    """Where the questions of *tasks* come from."""
+
+    tasks: tuple[str, ...]
+    source: str
+    licence: str
 
 
 @dataclass(frozen=True)
@@ -115,6 +133,14 @@ def read_tasks(results: dict[str, Any]) -> tuple[Task, ...]:
         _task(name, task, [one for one in compared if one["task"] == name])
         for name, task in results.get("tasks", {}).items()
     )
+
+
+def data_of(tasks: Sequence[Task]) -> tuple[Data, ...]:
+    """Sources and licences, each once."""
+    found: dict[tuple[str, str], list[str]] = {}
+    for task in tasks:
+        found.setdefault((task.source, task.licence), []).append(task.name)
+    return tuple(Data(tuple(names), *where) for where, names in found.items())
 
 
 def read_groups(results: dict[str, Any]) -> tuple[Group, ...]:

@@ -14,7 +14,7 @@ import pandas as pd
 from ...harness.comparing.join import join
 from ...harness.statistics import stats
 from ...harness.statistics.pairs import Pairs
-from ..formatting import count
+from ..formatting import Estimate, count
 from ..text import clean, one_line
 from .scores import Score, Task
 
@@ -30,9 +30,6 @@ MOST = 14
 LONGEST = 48
 """Characters of a subject's name."""
 
-Shown = tuple[str, str]
-"""A value and its interval."""
-NOTHING: Shown = ("", "")
 Couple = tuple[str, str]
 """Base and tuned."""
 
@@ -43,8 +40,8 @@ class Line:
 
     subject: str
     n: int
-    scores: tuple[Shown, ...]
-    differences: tuple[Shown, ...]
+    scores: tuple[Estimate, ...]
+    differences: tuple[Estimate, ...]
 
 
 @dataclass(frozen=True)
@@ -101,8 +98,8 @@ def _breakdown(samples: pd.DataFrame, task: Task) -> Breakdown | None:
             Line(
                 line,
                 n,
-                tuple(of_model.get(line, NOTHING) for of_model in scores.values()),
-                tuple(of_pair.get(line, NOTHING) for of_pair in differences.values()),
+                tuple(of_model.get(line, Estimate()) for of_model in scores.values()),
+                tuple(of_pair.get(line, Estimate()) for of_pair in differences.values()),
             )
             for line, n in _sizes(named)
         ),
@@ -137,12 +134,12 @@ def _sizes(named: pd.DataFrame) -> list[tuple[str, int]]:
     return sorted(rows, key=lambda row: (row[0].startswith("others ("), -row[1], row[0]))
 
 
-def _score(part: pd.DataFrame, score: Score) -> Shown:
+def _score(part: pd.DataFrame, score: Score) -> Estimate:
     found = stats.summarise(part)
-    return score.scale.value(found.value), score.scale.interval(found.low, found.high)
+    return Estimate(found.value, found.low, found.high, score.scale)
 
 
-def _differences(base: pd.DataFrame, tuned: pd.DataFrame, task: Task) -> dict[str, Shown]:
+def _differences(base: pd.DataFrame, tuned: pd.DataFrame, task: Task) -> dict[str, Estimate]:
     """Tuned − base for each line, over the questions both answered."""
     scale = task.scores[0].scale
     lined = join(base.assign(subject=base["line"]), tuned.assign(subject=tuned["line"])).pairs
@@ -150,5 +147,5 @@ def _differences(base: pd.DataFrame, tuned: pd.DataFrame, task: Task) -> dict[st
     for line, pairs in lined.groupby("subject"):
         both = Pairs.read(pairs)
         low, high = both.bounds((1 - stats.CONFIDENCE) / 2)
-        found[str(line)] = (scale.difference(both.difference), scale.interval(low, high))
+        found[str(line)] = Estimate(both.difference, low, high, scale, signed=True)
     return found

@@ -86,8 +86,8 @@ def statement(found: Found, against: str = "training rows") -> str:
     return (
         f"{len(found.eval_rows):,} of {found.n_eval:,} test rows resemble one or more of "
         f"{found.n_train:,} {against}, by {measures}. Estimated share of test rows that "
-        f"overlap: {size.value:.2%} ({size.low:.2%} to {size.high:.2%}). About "
-        f"{size.false_pairs:.2g} of the pairs would be reported by chance alone; read them."
+        f"overlap: {size.value:.2%} (95 % interval {size.low:.2%} to {size.high:.2%}). By chance "
+        f"alone one would expect {size.false_pairs:.2g} such pairs; read them."
     )
 
 

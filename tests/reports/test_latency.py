@@ -8,7 +8,8 @@ from rich.console import Console
 
 from medbench.harness.folder.store import RunFolder
 from medbench.reports import Report, write_reports
-from medbench.reports.sections.latency import Latency, Ratio, detail, front, read_series
+from medbench.reports.sections.front import front
+from medbench.reports.sections.latency import Latency, Ratio, detail, read_series
 from medbench.reports.sections.latency_terminal import print_against, print_latency
 from medbench.reports.sections.scores import Task, read_tasks
 

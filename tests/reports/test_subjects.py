@@ -56,7 +56,7 @@ def one(samples: pd.DataFrame, *models: str) -> Breakdown:
 def test_each_subject_has_its_own_mean_and_the_largest_stands_first() -> None:
     found = one(table(["Skin"] * 20 + ["Heart"] * 40, [1.0] * 5 + [0.0] * 15 + [1.0] * 40))
     assert [(line.subject, line.n) for line in found.lines] == [("Heart", 40), ("Skin", 20)]
-    assert [line.scores[0][0].replace("\u00a0", " ") for line in found.lines] == [
+    assert [line.scores[0].shown.replace("\u00a0", " ") for line in found.lines] == [
         "100.0 %", "25.0 %",
     ]  # fmt: skip
     assert found.looks.replace("\u00a0", " ") == "2 subjects"
@@ -68,7 +68,7 @@ def test_differences_are_paired_within_a_subject() -> None:
     samples = pd.concat([table(subjects, base), table(subjects, tuned, "tuned")])
     found = one(samples, "base", "tuned")
     assert found.couples == (("base", "tuned"),)
-    assert [line.differences[0][0] for line in found.lines] == ["+50.0", "0.0"]
+    assert [line.differences[0].shown for line in found.lines] == ["+50.0", "0.0"]
 
 
 def test_small_subjects_and_questions_without_one_are_put_together_last() -> None:
@@ -91,7 +91,7 @@ def test_option_orders_of_a_question_count_as_one() -> None:
     first = table(["Heart"] * 30 + ["Skin"] * 30, [1.0] * 60)
     found = one(pd.concat([first, first.assign(order=1, score=0.0)]))
     assert [line.n for line in found.lines] == [30, 30]
-    assert found.lines[0].scores[0][0].startswith("50.0")
+    assert found.lines[0].scores[0].shown.startswith("50.0")
 
 
 @pytest.mark.parametrize("subjects", [["Heart"] * 60, [None] * 60, ["Heart", "Skin"] * 5])
@@ -119,9 +119,9 @@ def test_every_format_shows_them(whole_run: RunFolder) -> None:
         for line in part.lines:
             for text in pages:
                 assert line.subject in text
-                for value, interval in line.scores + line.differences:
-                    assert value in text
-                    assert interval in text
+                for one in line.scores + line.differences:
+                    assert one.shown in text
+                    assert one.interval in text
     assert all("no verdicts" in text for text in pages)
 
 

@@ -32,17 +32,17 @@ def said(one: Comparison) -> str:
 
 def test_better() -> None:
     assert said(comparison()) == (
-        "tuned answers 66.0 points more of clinic_text right than base "
-        "(95 % interval 60.1 to 71.9, n = 256, exact McNemar p < 0.001): better."
+        "tuned scores 66.0 points higher than base on clinic_text (91.0 % against 25.0 %; "
+        "95 % interval 60.1 to 71.9, n = 256, exact McNemar p < 0.001): better."
     )
 
 
 def test_worse_shows_the_interval_of_the_loss() -> None:
-    one = comparison(difference=-0.04, low=-0.06, high=-0.02, p=0.002)
+    one = comparison(a=0.25, b=0.21, difference=-0.04, low=-0.06, high=-0.02, p=0.002)
     assert one.verdict == "worse"
     assert said(one) == (
-        "tuned answers 4.0 points fewer of clinic_text right than base "
-        "(95 % interval 2.0 to 6.0, n = 256, exact McNemar p = 0.002): worse."
+        "tuned scores 4.0 points lower than base on clinic_text (21.0 % against 25.0 %; "
+        "95 % interval 2.0 to 6.0, n = 256, exact McNemar p = 0.002): worse."
     )
 
 
@@ -58,17 +58,17 @@ def test_no_difference_says_what_cannot_be_excluded() -> None:
 def test_a_difference_that_is_not_shown_comes_with_the_one_that_would_be() -> None:
     one = comparison(difference=0.005, low=-0.034, high=0.044, p=0.88, smallest_detectable=0.057)
     assert said(one).endswith(
-        "256 questions show a true difference of 5.7 points four times in five."
+        "With 256 questions a true difference of 5.7 points is shown four times in five."
     )
 
 
 def test_adjusting_for_the_number_of_tasks_can_take_the_verdict_away() -> None:
-    one = comparison(difference=0.03, low=0.002, high=0.056, p=0.04, p_holm=0.12)
+    one = comparison(b=0.28, difference=0.03, low=0.002, high=0.056, p=0.04, p_holm=0.12)
     assert one.verdict == "inconclusive"
     assert said(one) == (
-        "tuned answers 3.0 points more of clinic_text right than base (95 % interval 0.2 to 5.6, "
-        "n = 256, exact McNemar p = 0.040, adjusted 0.12): not enough after adjusting for the "
-        "number of tasks, inconclusive."
+        "tuned scores 3.0 points higher than base on clinic_text (28.0 % against 25.0 %; "
+        "95 % interval 0.2 to 5.6, n = 256, exact McNemar p = 0.040, adjusted 0.12): not enough after "
+        "adjusting for the number of tasks, inconclusive."
     )
     assert one.p_shown == "0.040, adjusted 0.12"
     kept = comparison(p=0.001, p_holm=0.004)
@@ -118,8 +118,8 @@ def pairs(n: int, metric: str = "acc", **columns: Any) -> pd.DataFrame:
 def test_agreement_on_every_question_is_no_proof_of_equality() -> None:
     assert said(measured(pairs(20))) == (
         "tuned and base score the same on each of the 20 questions of clinic_text: no difference "
-        "shown; a difference of up to 16.1 points either way cannot be excluded. 20 questions show "
-        "a true difference of 33.2 points four times in five."
+        "shown; a difference of up to 16.1 points either way cannot be excluded. With 20 questions "
+        "a true difference of 33.2 points is shown four times in five."
     )
     bits = measured(pairs(20, "bits_per_byte"))
     assert said(bits).endswith(

@@ -117,7 +117,7 @@ def test_one_note_a_model() -> None:
     names = ["medqa", "medqa_5options_letters", "medical_o1_heldout"]
     tasks = [task(name) for name in names]
     (note,) = warnings("tuned", tuning_frame(*RECIPE, "Question"), tasks, Prompt())
-    assert "medqa, medqa_5options_letters with Question: …⏎Answer:" in note
+    assert "medqa, medqa_5options_letters with “Question: …⏎Answer:”." in note
     assert "medical_o1_heldout" not in note
     assert warnings("tuned", None, tasks, Prompt()) == []
     chat = tuning_frame("<|im_start|>user\n{Question}<|im_end|>", "{a}", "Question")
