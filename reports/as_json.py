@@ -1,9 +1,9 @@
 """The report as JSON: what it says and the numbers that it says it of, for other programs.
 
-docs/reference/report.md has the keys. Every figure of the page is here, unrounded: those of
-results.json, and those that the report itself works out from the run's tables (scores by subject and by
-protocol, answers not read, the effect of overlap, memory, the front). Verdicts and sentences are the
-page's. Questions, answers and raw timings stay in the run's tables.
+docs/reference/report.md has the keys. The figures of the page are here, unrounded: those of
+results.json, and those that the report itself works out (by subject, by protocol, answers not read,
+effect of overlap, memory, front). Verdicts and sentences are the page's. Questions, answers and raw
+timings stay in the run's tables.
 """
 
 from __future__ import annotations

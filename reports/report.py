@@ -27,8 +27,8 @@ from .questions import Questions, read_questions
 from .redaction import LOCAL, Sharing, redact, redact_overlap, rules_for
 from .samples import SideBySide, side_by_side
 from .sections.calibration import CLUSTERED
-from .sections.judgements import Judged, read_judged
 from .sections.front import Front, front
+from .sections.judgements import Judged, read_judged
 from .sections.latency import Latency, detail, read_latency, read_skipped
 from .sections.memory import Forecast, read_memory
 from .sections.models import Model, read_models, title
@@ -46,12 +46,13 @@ DISCLAIMER = (
     "no score in it says that a model is fit for use with patients."
 )
 METHOD = (
-    "Differences are paired: tuned minus base over the questions both answered, those of accuracies "
-    "in percentage points. Where answers are right or wrong, the 95 % interval is Tango's score interval and p McNemar's exact test; "
-    "otherwise they come from the t distribution and a sign-flip permutation test. Better and "
-    "worse are said only where the interval leaves out 0 and p, adjusted for the number of tasks "
-    "(Holm), is below 0.05. Detectable is the true difference that so many questions show in four "
-    "comparisons of five. Intervals of accuracies are Wilson's."
+    "Differences are paired: tuned minus base over the questions both answered, of accuracies in "
+    "percentage points. Where answers are right or wrong, the 95 % interval is Tango's score "
+    "interval and p McNemar's exact test; otherwise they come from the t distribution and a "
+    "sign-flip permutation test. Better and worse are said only where the interval leaves out 0 "
+    "and p, adjusted for the number of tasks (Holm), is below 0.05. Detectable is the true "
+    "difference that so many questions show in four comparisons of five. Intervals of accuracies "
+    "are Wilson's."
 )
 EXPORTED = (
     "A model named MODEL@onnx-FORMAT is MODEL as exported: the same questions, answered by the "

@@ -40,5 +40,3 @@ def title(models: tuple[Model, ...]) -> str:
     """Their names, for a report without a title of its own."""
     names = [model.name for model in models]
     return " and ".join([", ".join(names[:-1]), *names[-1:]]) if names[1:] else "".join(names)
-
-

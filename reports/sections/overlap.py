@@ -124,8 +124,8 @@ def _policy(one: dict[str, Any]) -> str:
         )
     if one["policy"] == "report" and one["pairs"]:
         return (
-            "The rows were tuned on, as the recipe says (overlap: report); read the scores with that "
-            "in mind."
+            "The rows were tuned on, as the recipe says (overlap: report); read the scores with "
+            "that in mind."
         )
     return ""
 

@@ -10,7 +10,7 @@ import pandas as pd
 
 from ...harness.statistics import stats
 from ...harness.statistics.pairs import ACCURACY, Pairs
-from ..formatting import Estimate, percent
+from ..formatting import NOTHING, Estimate, percent
 from .scores import Task
 
 PROTOCOLS = (
@@ -31,8 +31,8 @@ Scores = dict[tuple[str, str], "pd.Series[float]"]
 class Cell:
     """One model under one protocol, and what it is more than under the first one."""
 
-    score: Estimate = Estimate()
-    change: Estimate = Estimate()
+    score: Estimate = NOTHING
+    change: Estimate = NOTHING
 
     @property
     def shown(self) -> str:

@@ -14,7 +14,7 @@ import pandas as pd
 from ...harness.comparing.join import join
 from ...harness.statistics import stats
 from ...harness.statistics.pairs import Pairs
-from ..formatting import Estimate, count
+from ..formatting import NOTHING, Estimate, count
 from ..text import clean, one_line
 from .scores import Score, Task
 
@@ -98,8 +98,8 @@ def _breakdown(samples: pd.DataFrame, task: Task) -> Breakdown | None:
             Line(
                 line,
                 n,
-                tuple(of_model.get(line, Estimate()) for of_model in scores.values()),
-                tuple(of_pair.get(line, Estimate()) for of_pair in differences.values()),
+                tuple(of_model.get(line, NOTHING) for of_model in scores.values()),
+                tuple(of_pair.get(line, NOTHING) for of_pair in differences.values()),
             )
             for line, n in _sizes(named)
         ),

@@ -67,8 +67,8 @@ def test_adjusting_for_the_number_of_tasks_can_take_the_verdict_away() -> None:
     assert one.verdict == "inconclusive"
     assert said(one) == (
         "tuned scores 3.0 points higher than base on clinic_text (28.0 % against 25.0 %; "
-        "95 % interval 0.2 to 5.6, n = 256, exact McNemar p = 0.040, adjusted 0.12): not enough after "
-        "adjusting for the number of tasks, inconclusive."
+        "95 % interval 0.2 to 5.6, n = 256, exact McNemar p = 0.040, adjusted 0.12): not enough "
+        "after adjusting for the number of tasks, inconclusive."
     )
     assert one.p_shown == "0.040, adjusted 0.12"
     kept = comparison(p=0.001, p_holm=0.004)
