@@ -92,7 +92,7 @@ def remark(stage: str, detail: dict[str, Any]) -> str:
     if kind == "overlap":
         return f"{detail['pairs']} pairs to read in {detail['checks']} checks"
     if kind == "score":
-        return f"{detail['value']:.3f} over {detail['n']}"
+        return f"{detail['value']:.3f} over {detail['n']}{_taken_up(detail)}"
     if kind == "export":
         parity = detail["parity"]
         return (
@@ -102,6 +102,13 @@ def remark(stage: str, detail: dict[str, Any]) -> str:
     if kind == "latency":
         return f"{detail['requests']} requests"
     return ""
+
+
+def _taken_up(detail: dict[str, Any]) -> str:
+    """What a run before this one had answered, and what of that was lost."""
+    before, damaged = detail.get("answered_before"), detail.get("damaged_parts")
+    said = f", {before:,} requests answered before" if before else ""
+    return said + (f", {damaged} parts of answers were damaged" if damaged else "")
 
 
 def _beside(detail: dict[str, Any]) -> str:

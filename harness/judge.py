@@ -14,6 +14,8 @@ import pandas as pd
 
 from ..errors import StageError
 from ..tasks.reading import after_reasoning
+from .folder import fingerprint
+from .folder.journal import Journal
 from .progress import Tick
 from .statistics.intervals import wilson
 from .suite import JudgeSection
@@ -45,8 +47,8 @@ class Judge(Protocol):
     def prompt(self, question: str, reference: str, answer: str) -> str:
         """What the judge is shown, whole."""
 
-    def opinions(self, prompts: list[str], tick: Tick) -> list[Opinion]:
-        """One opinion a prompt, in order."""
+    def opinions(self, prompts: list[str], journal: Journal, tick: Tick) -> list[Opinion]:
+        """One opinion a prompt, in order; what *journal* knows is not asked again."""
 
 
 def make_judge(section: JudgeSection, device: str) -> Judge:
@@ -58,7 +60,7 @@ def make_judge(section: JudgeSection, device: str) -> Judge:
     return Verifier(section, device) if section.kind == "verifier" else ChatJudge(section)
 
 
-def judgements(samples: pd.DataFrame, judge: Judge, tick: Tick) -> pd.DataFrame:
+def judgements(samples: pd.DataFrame, judge: Judge, journal: Journal, tick: Tick) -> pd.DataFrame:
     """What *judge* thinks of each generated answer in *samples*, one row a sample (COLUMNS)."""
     rows = samples.to_dict("records")
     answers = [after_reasoning(row["output"] or "") for row in rows]
@@ -66,7 +68,9 @@ def judgements(samples: pd.DataFrame, judge: Judge, tick: Tick) -> pd.DataFrame:
         judge.prompt(row["question"], row["target"], answer) if answer else None
         for row, answer in zip(rows, answers, strict=True)
     ]
-    told = iter(judge.opinions([prompt for prompt in shown if prompt is not None], tick))
+    asked = [prompt for prompt in shown if prompt is not None]
+    with journal.open():
+        told = iter(judge.opinions(asked, journal, tick))
     opinions = [Opinion(None, "unanswered") if prompt is None else next(told) for prompt in shown]
     found = [
         {key: row[key] for key in ("model", "task", "doc_id", "order")}
@@ -138,11 +142,14 @@ class Verifier:
         end = self._tokenizer.eos_token or ""
         return self.TEMPLATE.format(answer=answer, reference=reference, end=end)
 
-    def opinions(self, prompts: list[str], tick: Tick) -> list[Opinion]:
+    def opinions(self, prompts: list[str], journal: Journal, tick: Tick) -> list[Opinion]:
         """Verdicts; the raw opinion is the probability of class 1, ``too long`` where none is."""
         found = []
         for number, prompt in enumerate(prompts, 1):
-            found.append(self._opinion(prompt))
+            key = fingerprint.of(prompt)
+            if key not in journal:
+                journal.add(key, list(self._opinion(prompt)))
+            found.append(Opinion(*journal[key]))
             tick(number, len(prompts), "")
         return found
 
@@ -208,12 +215,12 @@ class ChatJudge:
         ]
         return json.dumps(messages, ensure_ascii=False)
 
-    def opinions(self, prompts: list[str], tick: Tick) -> list[Opinion]:
+    def opinions(self, prompts: list[str], journal: Journal, tick: Tick) -> list[Opinion]:
         from .models.endpoint import complete
 
         limit = int(self._spec.args.get("max_gen_toks", LONGEST_REPLY))
         chats = [json.loads(prompt) for prompt in prompts]
-        replies = complete("judge.model", self._spec, chats, limit, tick)
+        replies = complete("judge.model", self._spec, chats, limit, journal, tick)
         return [Opinion(str(reply), read_verdict(reply)) for reply in replies]
 
 

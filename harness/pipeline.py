@@ -36,6 +36,7 @@ class Stage:
         outputs: What it leaves in the run folder, relative to it.
         work: Does it, and returns what the manifest keeps of it.
         shared: All processes of the run do it together; else the first does it alone.
+        scratch: What it needs until it is known to be done, relative to the run folder.
     """
 
     name: str
@@ -43,6 +44,7 @@ class Stage:
     outputs: list[str]
     work: Callable[[Tick], dict[str, Any]]
     shared: bool = False
+    scratch: str | None = None
 
 
 class Pipeline:
@@ -182,15 +184,22 @@ class Pipeline:
     def _score(self, name: str, task: Task) -> Stage:
         suite = self._plan.suite
         part = samples_part(name, task.name)
+        backend = self._plan.backend(name)
+        scratch = f"parts/answers/{name}/{task.name}"
 
         def work(tick: Tick) -> dict[str, Any]:
             from ..tasks import datasets
             from .evaluate import Asking, score
+            from .folder.journal import Journal
+            from .models.answered import answered
 
-            messages = self._plan.backend(name).chat
-            asking = Asking(suite.limit, suite.orders, self._plan.prompt(name), messages)
-            with self._pool.use(name, suite.batch_size) as lm:
-                samples = score(name, lm, self._plan.put(task, name), asking, tick)
+            asking = Asking(suite.limit, suite.orders, self._plan.prompt(name), backend.chat)
+            journal = Journal(self._run / scratch / mark)
+            with (
+                self._pool.use(name, suite.batch_size) as lm,
+                answered(lm, journal, tick, remote=backend.remote) as known,
+            ):
+                samples = score(name, lm, self._plan.put(task, name), asking, known.tick)
             if samples.empty:
                 return {}  # the first process has them all
             self._run.write_table(part, samples)
@@ -200,6 +209,7 @@ class Pipeline:
                 "value": samples["score"].sum() / samples["weight"].sum(),
                 "adapter_change": self._pool.changes.get(name),
                 "data": datasets.provenance(task.data) | {"documents": documents},
+                **known.about,
             }
 
         depends = [
@@ -210,21 +220,26 @@ class Pipeline:
             [suite.limit, suite.orders, suite.batch_size, suite.prompt.model_dump()],
             self._shots(task),
         ]
-        shared = self._plan.backend(name).name == "medbench" and not self._plan.spec(name).of
-        return Stage(f"score/{name}/{task.name}", fingerprint.of(depends), [part], work, shared)
+        mark = fingerprint.of(depends)
+        shared = backend.name == "medbench" and not self._plan.spec(name).of
+        return Stage(f"score/{name}/{task.name}", mark, [part], work, shared, scratch)
 
     def _judge(self, name: str, task: Task) -> Stage:
         section = self._plan.suite.judge
         assert section is not None  # noqa: S101  (a stage of a suite with a judge)
         part = judgements_part(name, task.name)
+        scratch = f"parts/opinions/{name}/{task.name}"
 
         def work(tick: Tick) -> dict[str, Any]:
+            from .folder.journal import Journal
             from .judge import judgements, make_judge
 
             if self._judging is None:
                 self.close()
                 self._judging = make_judge(section, self._plan.device)
-            table = judgements(self._run.table(samples_part(name, task.name)), self._judging, tick)
+            samples = self._run.table(samples_part(name, task.name))
+            journal = Journal(self._run / scratch / mark)
+            table = judgements(samples, self._judging, journal, tick)
             self._run.write_table(part, table)
             return {"verdicts": table["verdict"].value_counts().to_dict()}
 
@@ -233,7 +248,8 @@ class Pipeline:
             identity(section.model),
             section.kind,
         ]
-        return Stage(f"judge/{name}/{task.name}", fingerprint.of(depends), [part], work)
+        mark = fingerprint.of(depends)
+        return Stage(f"judge/{name}/{task.name}", mark, [part], work, scratch=scratch)
 
     def _merge(self, name: str) -> Stage:
         plan = self._plan

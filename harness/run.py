@@ -200,6 +200,7 @@ def _advance(
     if finished and before["fingerprint"] == stage.fingerprint:
         damaged = damage(run.path, before["files"])
         if damaged is None:
+            run.discard(stage.scratch)
             watcher.end(stage.name, None, before["detail"])
             return
     record: Record = {
@@ -230,6 +231,7 @@ def _advance(
     finally:
         record["seconds"] = time.monotonic() - started
         manifest.record(stage.name, record)
+    run.discard(stage.scratch)
     said = {"redone": damaged} if damaged else {}
     watcher.end(stage.name, record["seconds"], record["detail"] | said)
 

@@ -177,6 +177,11 @@ class RunFolder:
             else:
                 path.unlink()
 
+    def discard(self, relative: str | None) -> None:
+        """Remove a folder that is not needed any more, if there is one."""
+        if relative is not None and (self / relative).is_dir():
+            shutil.rmtree(self / relative, ignore_errors=True)
+
     # -- writing ---------------------------------------------------------------------------------
 
     def write_bytes(self, relative: str, data: bytes) -> Path:

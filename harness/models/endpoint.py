@@ -10,7 +10,7 @@ import contextlib
 import logging
 import sys
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from ...errors import MedbenchError, StageError
@@ -18,6 +18,9 @@ from ..progress import Tick, bars_of
 from ..suite import ModelSpec
 from . import backends
 from .backends import redact
+
+if TYPE_CHECKING:
+    from ..folder.journal import Journal
 
 
 class Reply(str):
@@ -53,7 +56,12 @@ def connected(where: str, spec: ModelSpec) -> Iterator[Any]:
 
 
 def complete(
-    where: str, spec: ModelSpec, chats: list[list[dict[str, str]]], limit: int, tick: Tick
+    where: str,
+    spec: ModelSpec,
+    chats: list[list[dict[str, str]]],
+    limit: int,
+    journal: Journal,
+    tick: Tick,
 ) -> list[str]:
     """A chat model's reply to each of *chats*, at temperature 0.
 
@@ -62,6 +70,7 @@ def complete(
         spec: A model on a chat back end.
         chats: Messages with ``role`` and ``content``.
         limit: The most tokens of a reply.
+        journal: Of these chats with this model; what it knows is not asked again.
         tick: Hears of replies.
 
     Raises:
@@ -69,10 +78,16 @@ def complete(
     """
     from lm_eval.api.instance import Instance
 
+    from .answered import answered
+
     if not chats:
         return []
     settings = {"until": [], "do_sample": False, "temperature": 0, "max_gen_toks": limit}
-    with connected(where, spec) as lm, bars_of(lm, tick):
+    with (
+        connected(where, spec) as lm,
+        answered(lm, journal, tick, remote=True) as known,
+        bars_of(lm, known.tick),
+    ):
         asked = [
             Instance(
                 request_type="generate_until",
@@ -98,7 +113,7 @@ def _return_replies(lm: Any) -> None:
                 )
         about = [one for body in bodies for one in _about(body)]
         texts = parse(outputs=outputs, **options)
-        return [_reply(text, *one) for text, one in zip(texts, about, strict=True)]
+        return [reply(text, *one) for text, one in zip(texts, about, strict=True)]
 
     lm.parse_generations = replies
 
@@ -111,10 +126,11 @@ def _about(body: dict[str, Any]) -> list[tuple[int | None, bool]]:
     return [(tokens, choice.get("finish_reason") == "length") for choice in choices]
 
 
-def _reply(text: str | None, tokens: int | None, truncated: bool) -> Reply:
-    reply = Reply(text or "")  # a model that spent its tokens on thinking has no text: null
-    reply.tokens, reply.truncated = tokens, truncated
-    return reply
+def reply(text: str | None, tokens: int | None, truncated: bool) -> Reply:
+    """A :class:`Reply`; a model that spent its tokens on thinking has no text: None."""
+    made = Reply(text or "")
+    made.tokens, made.truncated = tokens, truncated
+    return made
 
 
 @contextlib.contextmanager

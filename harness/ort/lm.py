@@ -85,7 +85,12 @@ class OnnxLM(PackedLM):
         longest = self._session.max_len
         options["max_length"] = min(int(options.get("max_length") or longest), longest)
         # What lm-eval's class wants to know of a model that it does not run itself.
-        stand_in = SimpleNamespace(device=torch.device(device), config=SimpleNamespace())
+        weights = sum(path.stat().st_size for path in folder.glob("*.onnx*"))
+        stand_in = SimpleNamespace(
+            device=torch.device(device),
+            config=SimpleNamespace(),
+            num_parameters=lambda: weights,  # about: a byte each
+        )
         super().__init__(
             pretrained=stand_in,
             tokenizer=AutoTokenizer.from_pretrained(folder),

@@ -13,6 +13,7 @@ from transformers import AutoTokenizer, LlamaConfig, LlamaForSequenceClassificat
 
 from medbench.errors import InputError, StageError
 from medbench.harness import judge
+from medbench.harness.folder.journal import Journal
 from medbench.harness.judge import agreement, judgements, make_judge, read_verdict
 from medbench.harness.planning.plan import make_plan
 from medbench.harness.progress import silent
@@ -59,6 +60,11 @@ def verifier(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+@pytest.fixture
+def journal(tmp_path: Path) -> Journal:
+    return Journal(tmp_path / "journal")
+
+
 def of(path: Path, **more: Any) -> JudgeSection:
     return JudgeSection.model_validate(
         {"kind": "verifier", "model": {"pretrained": str(path)} | more}
@@ -97,7 +103,7 @@ def test_nothing_else_is_ever_guessed(reply: str) -> None:
 # -- a chat endpoint -----------------------------------------------------------------------------
 
 
-def test_an_endpoint_is_shown_data_and_its_words_are_kept() -> None:
+def test_an_endpoint_is_shown_data_and_its_words_are_kept(journal: Journal) -> None:
     def answer(_: str, body: dict[str, Any]) -> dict[str, Any]:
         shown = json.loads(body["messages"][1]["content"])
         number = shown["reference_answer"][-1]
@@ -108,9 +114,8 @@ def test_an_endpoint_is_shown_data_and_its_words_are_kept() -> None:
     samples = table(*((output, 0.0) for output in outputs))
     ticks: list[int] = []
     with serving(answer) as server:
-        found = judgements(
-            samples, make_judge(endpoint(server.url), "cpu"), lambda done, *_: ticks.append(done)
-        )
+        grader = make_judge(endpoint(server.url), "cpu")
+        found = judgements(samples, grader, journal, lambda done, *_: ticks.append(done))
         bodies = [body for _, _, body in server.requests]
     verdicts = ["correct", "incorrect", "unreadable", "unanswered", "unanswered"]
     assert list(found.columns) == judge.COLUMNS
@@ -130,19 +135,38 @@ def test_an_endpoint_is_shown_data_and_its_words_are_kept() -> None:
     assert "\n" not in kept[1][1]["content"], "no line of an answer stands on a line of its own"
 
 
-def test_an_endpoint_that_is_down_is_named() -> None:
+def test_an_endpoint_that_is_down_is_named(journal: Journal) -> None:
     with serving(lambda *_: {}) as server:
         url = server.url
     with pytest.raises(StageError, match=r"judge\.model: http://127.*cannot be reached"):
-        judgements(table(("x", 0.0)), make_judge(endpoint(url), "cpu"), silent)
+        judgements(table(("x", 0.0)), make_judge(endpoint(url), "cpu"), journal, silent)
+
+
+def test_an_endpoint_that_fails_half_way_is_asked_only_the_rest(tmp_path: Path) -> None:
+    samples = table(*((f"</think>answer {n}", 0.0) for n in range(6)))
+    asked: list[str] = []
+    fails_at = 4
+
+    def answer(_: str, body: dict[str, Any]) -> dict[str, Any]:
+        asked.append(json.loads(body["messages"][1]["content"])["question"])
+        return {"status": 500} if len(asked) == fails_at else saying("correct")
+
+    with serving(answer) as server:
+        grader = make_judge(endpoint(server.url), "cpu")
+        with pytest.raises(StageError, match="HTTP 500"):
+            judgements(samples, grader, Journal(tmp_path), silent)
+        found = judgements(samples, grader, Journal(tmp_path), silent)
+    assert len(asked) == fails_at + 3
+    assert set(asked[fails_at:]).isdisjoint(asked[: fails_at - 1])
+    assert found["verdict"].tolist() == ["correct"] * 6
 
 
 # -- a verifier ----------------------------------------------------------------------------------
 
 
-def test_a_verifier_says_what_its_weights_say(verifier: Path) -> None:
+def test_a_verifier_says_what_its_weights_say(verifier: Path, journal: Journal) -> None:
     samples = table(*((f"</think>The answer is {n}.", 0.0) for n in range(6)), ("<think>", 0.0))
-    found = judgements(samples, make_judge(of(verifier), "cpu"), silent)
+    found = judgements(samples, make_judge(of(verifier), "cpu"), journal, silent)
     tokenizer = AutoTokenizer.from_pretrained(verifier)
     model = LlamaForSequenceClassification.from_pretrained(verifier)
     for row in found.to_dict("records")[:6]:
@@ -157,8 +181,34 @@ def test_a_verifier_says_what_its_weights_say(verifier: Path) -> None:
     assert found["raw"][:6].nunique() > 1
 
 
-def test_what_does_not_fit_the_verifier_is_not_guessed(verifier: Path) -> None:
-    found = judgements(table(("word " * 400, 0.0)), make_judge(of(verifier), "cpu"), silent)
+def test_an_interrupted_verifier_goes_on(
+    verifier: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    samples = table(*((f"</think>The answer is {n}.", 0.0) for n in range(6)))
+    whole = judgements(samples, make_judge(of(verifier), "cpu"), Journal(tmp_path / "a"), silent)
+    model = make_judge(of(verifier), "cpu")
+    asked: list[str] = []
+    opinion = model._opinion  # type: ignore[attr-defined]
+
+    def counted(prompt: str) -> judge.Opinion:
+        asked.append(prompt)
+        if len(asked) == 4:
+            raise KeyboardInterrupt
+        return opinion(prompt)  # type: ignore[no-any-return]
+
+    monkeypatch.setattr(model, "_opinion", counted)
+    with pytest.raises(KeyboardInterrupt):
+        judgements(samples, model, Journal(tmp_path / "b"), silent)
+    pd.testing.assert_frame_equal(
+        judgements(samples, model, Journal(tmp_path / "b"), silent), whole
+    )
+    assert len(asked) == 4 + 3
+
+
+def test_what_does_not_fit_the_verifier_is_not_guessed(verifier: Path, journal: Journal) -> None:
+    found = judgements(
+        table(("word " * 400, 0.0)), make_judge(of(verifier), "cpu"), journal, silent
+    )
     assert found["verdict"].tolist() == ["unreadable"]
     assert found["raw"][0].startswith("too long: ")
 

@@ -1,0 +1,394 @@
+"""A task that was interrupted goes on, asks what is missing only, and ends with the same bits."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pandas as pd
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from medbench.errors import StageError
+from medbench.harness.evaluate import Asking, score
+from medbench.harness.folder import journal
+from medbench.harness.folder.journal import Journal
+from medbench.harness.folder.store import MANIFEST, RunFolder
+from medbench.harness.models import answered as module
+from medbench.harness.models.answered import LOST, answered, batches, neighbours, shared
+from medbench.harness.models.load import ScoringPool
+from medbench.harness.planning.plan import make_plan
+from medbench.harness.progress import silent
+from medbench.harness.run import execute, open_folder
+from medbench.harness.scorer.lm import PackedLM
+from medbench.harness.suite import EMBEDDED, ModelSpec, load_suite
+from medbench.tasks.catalog import task
+from medbench.tasks.templates import Prompt
+
+from .asking import chat
+from .openai_server import saying, serving
+
+CLINIC = ModelSpec(pretrained="embedded:clinic")
+
+# -- units ---------------------------------------------------------------------------------------
+
+
+class Request(NamedTuple):
+    args: tuple[Any, ...]
+
+
+texts = st.lists(
+    st.tuples(st.text("ab", max_size=12), st.text("xy", min_size=1, max_size=3)), max_size=40
+)
+
+
+@given(texts, st.integers(1, 60))
+def test_neighbours_are_each_in_one_unit_and_little_is_computed_twice(
+    asked: list[tuple[str, str]], size: int
+) -> None:
+    units = neighbours(asked, size)
+    assert sorted(index for unit in units for index in unit) == list(range(len(asked)))
+    for before, unit in pairwise(units):
+        last, first = asked[before[-1]][0], asked[unit[0]][0]
+        assert last != first, "what stands before the options of a question is computed once"
+        held = sum(map(len, (part for index in before for part in asked[index])))
+        assert held >= size
+        assert shared(last, first) <= LOST * held
+    shuffled = sorted(range(len(asked)), key=lambda index: str(hash((index, size))))
+    again = neighbours([asked[index] for index in shuffled], size)
+    contents = [sorted(asked[index] for index in unit) for unit in units]
+    assert [sorted(asked[shuffled[index]] for index in unit) for unit in again] == contents
+
+
+def test_questions_without_a_common_beginning_are_cut_where_a_unit_is_full() -> None:
+    asked = [(f"{chr(65 + number)} question?", answer) for number in range(20) for answer in "xyz"]
+    assert [len(unit) for unit in neighbours(asked, 40)] == [9] * 6 + [6]
+    assert [len(unit) for unit in neighbours([("shots " * 99 + a, b) for a, b in asked], 40)] == [
+        60
+    ], "worked examples before each question are worth more than a small unit"
+
+
+@given(st.text("ab"), st.text("ab"))
+def test_shared_is_the_common_beginning(one: str, other: str) -> None:
+    count = shared(one, other)
+    assert one[:count] == other[:count]
+    assert one[: count + 1] != other[: count + 1] or count in {len(one), len(other)}
+
+
+@given(
+    st.lists(st.tuples(st.text("ab", max_size=5), st.sampled_from([8, 16])), max_size=30),
+    st.integers(1, 7),
+)
+def test_batches_are_full_and_of_one_setting(asked: list[tuple[str, int]], size: int) -> None:
+    requests = [Request((text, {"max_gen_toks": limit})) for text, limit in asked]
+    units = batches(requests, size)
+    assert sorted(index for unit in units for index in unit) == list(range(len(asked)))
+    for limit in {limit for _, limit in asked}:
+        sizes = [len(unit) for unit in units if asked[unit[0]][1] == limit]
+        assert sizes[:-1] == [size] * (len(sizes) - 1)
+    for unit in units:
+        assert len({asked[index][1] for index in unit}) == 1
+        lengths = [len(asked[index][0]) for index in unit]
+        assert lengths == sorted(lengths, reverse=True)
+
+
+# -- a model that is interrupted -----------------------------------------------------------------
+
+
+class Counted:
+    """Counts what reaches a model, and stops it before request number *stop*."""
+
+    def __init__(self, lm: Any, stop: int | None = None) -> None:
+        self.units: list[list[Any]] = []
+        for kind in ("loglikelihood", "loglikelihood_rolling", "generate_until"):
+            self._count(lm, kind, getattr(type(lm), kind), stop)
+
+    def _count(self, lm: Any, kind: str, ask: Any, stop: int | None) -> None:
+        def counted(requests: list[Any], **options: Any) -> Any:
+            if stop is not None and sum(map(len, self.units)) >= stop:
+                raise KeyboardInterrupt
+            self.units.append([json.dumps(request.args) for request in requests])
+            return ask(lm, requests, **options)
+
+        setattr(lm, kind, counted)
+
+    @property
+    def requests(self) -> list[Any]:
+        return [request for unit in self.units for request in unit]
+
+
+@pytest.fixture(scope="module")
+def pool() -> Iterator[ScoringPool]:
+    made = ScoringPool({"m": CLINIC}, {}, "cpu")
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def small(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Units of a few requests, a part after each."""
+    monkeypatch.setattr(module, "MINUTE", {"cpu": 2e8})
+    monkeypatch.setattr(journal, "EVERY", 0)
+
+
+def asked(pool: ScoringPool, name: str, folder: Path, stop: int | None = None) -> Any:
+    """(samples, what the model was asked, what the stage says)."""
+    ticks: list[tuple[int, int]] = []
+    with pool.use("m", 4) as lm:
+        counted = Counted(lm, stop)
+        kept = Journal(folder)
+        with answered(lm, kept, lambda done, whole, _: ticks.append((done, whole))) as known:
+            table = score("m", lm, task(name), Asking(limit=24, orders=2), known.tick)
+    assert ticks == sorted(ticks), "progress never goes back"
+    assert len({whole for _, whole in ticks}) == 1
+    assert ticks[-1][0] == ticks[-1][1]
+    return table, counted, known.about
+
+
+@pytest.mark.usefixtures("small")
+@pytest.mark.parametrize(
+    "name", ["clinic_text", "clinic_letters", "clinic_open", "clinic_response"]
+)
+def test_an_interrupted_task_asks_the_rest_and_ends_with_the_same_bits(
+    pool: ScoringPool, tmp_path: Path, name: str
+) -> None:
+    whole, every, about = asked(pool, name, tmp_path / "whole")
+    assert len(every.units) > 3
+    assert about == {"answered_before": 0, "damaged_parts": 0}
+    half = len(every.requests) // 2
+    with pytest.raises(KeyboardInterrupt):
+        asked(pool, name, tmp_path / "J", stop=half)
+    table, rest, about = asked(pool, name, tmp_path / "J")
+    assert half <= about["answered_before"] < len(every.requests)
+    assert len(rest.requests) == len(every.requests) - about["answered_before"]
+    assert rest.units == every.units[-len(rest.units) :], "the same units, so the same bits"
+    pd.testing.assert_frame_equal(table, whole, check_exact=True)
+    again, none, _ = asked(pool, name, tmp_path / "J")
+    assert none.units == []
+    pd.testing.assert_frame_equal(again, whole, check_exact=True)
+
+
+@pytest.mark.usefixtures("small")
+def test_of_a_damaged_part_the_requests_are_asked_again(pool: ScoringPool, tmp_path: Path) -> None:
+    whole, every, _ = asked(pool, "clinic_text", tmp_path / "J")
+    parts = sorted((tmp_path / "J").iterdir(), key=lambda part: part.stat().st_mtime_ns)
+    os.truncate(parts[0], 50)
+    content = bytearray(parts[1].read_bytes())
+    content[-20] ^= 1
+    parts[1].write_bytes(content)
+    table, rest, about = asked(pool, "clinic_text", tmp_path / "J")
+    assert rest.units == every.units[:2]
+    assert about["damaged_parts"] == 2
+    pd.testing.assert_frame_equal(table, whole, check_exact=True)
+
+
+def test_units_change_no_answer(pool: ScoringPool, tmp_path: Path, small: None) -> None:
+    """Letters and text are what they are without units, up to float32's rounding."""
+    with pool.use("m", 4) as lm:
+        plain = score("m", lm, task("clinic_text"), Asking(limit=24, orders=2))
+    table, _, _ = asked(pool, "clinic_text", tmp_path)
+    pd.testing.assert_frame_equal(table, plain, rtol=1e-4, atol=1e-4)
+
+
+def test_the_model_is_left_as_it_was(pool: ScoringPool, tmp_path: Path) -> None:
+    with pool.use("m", 4) as lm:
+        before = dict(vars(lm))
+        for kind in ("loglikelihood", "loglikelihood_rolling", "generate_until"):
+            before.pop(kind, None)
+            vars(lm).pop(kind, None)
+        with pytest.raises(KeyboardInterrupt), answered(lm, Journal(tmp_path)):
+            raise KeyboardInterrupt
+        assert vars(lm) == before
+
+
+# -- an endpoint ---------------------------------------------------------------------------------
+
+
+def of_server(spec: ModelSpec, folder: Path) -> tuple[pd.DataFrame, int]:
+    pool = ScoringPool({"m": spec}, {}, "cpu")
+    with pool.use("m") as lm, answered(lm, Journal(folder), remote=True) as known:
+        asking = Asking(limit=12, prompt=Prompt(chat_template=True), messages=True)
+        table = score("m", lm, task("clinic_open"), asking, known.tick)
+    return table, known.before
+
+
+@pytest.mark.parametrize("concurrent", [1, 3])
+def test_an_endpoint_that_fails_half_way_is_asked_only_the_rest(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, concurrent: int
+) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-none-of-anybodys")
+    told: list[str] = []
+    broken = [7]
+
+    def answer(_: str, body: dict[str, Any]) -> dict[str, Any]:
+        question = body["messages"][-1]["content"]
+        if broken and len(told) >= broken[0]:
+            return {"status": 503, "error": "too much"}
+        told.append(question)
+        return saying(f"It is {len(question)}.") | {"usage": {"completion_tokens": 5}}
+
+    with serving(answer) as server:
+        spec = chat(server.url, max_retries=1, num_concurrent=concurrent)
+        with pytest.raises(StageError, match="HTTP 503"):
+            of_server(spec, tmp_path / "J")
+        answered_first = list(told)
+        broken.clear()
+        sent = len(server.requests)
+        table, before = of_server(spec, tmp_path / "J")
+        assert len(server.requests) - sent == 12 - before
+        whole, _ = of_server(spec, tmp_path / "whole")
+    # With several requests on the way at once, a reply may still be on its way to us.
+    assert before == 7 if concurrent == 1 else 7 - concurrent < before <= 7
+    again = set(told[7 : 7 + 12 - before]) & set(answered_first)
+    assert len(again) == 7 - before
+    assert table["output_tokens"].tolist() == [5.0] * 12, "what the server said is kept as well"
+    pd.testing.assert_frame_equal(table, whole)
+
+
+# -- a whole run ---------------------------------------------------------------------------------
+
+SLOW = """
+import sys, time
+from medbench.harness.folder import journal
+from medbench.harness.models import answered
+from medbench.harness.scorer.lm import PackedLM
+every, heard = float(sys.argv.pop(1)), sys.argv.pop(1)
+answered.MINUTE, journal.EVERY = {"cpu": 2e8}, every
+ask = PackedLM.loglikelihood
+def slow(self, requests, **options):
+    found = ask(self, requests, **options)
+    print(len(requests), file=open(heard, "a"))
+    time.sleep(0.5)
+    return found
+PackedLM.loglikelihood = slow
+from medbench.cli import main
+main()
+"""
+TASK = "score/base/clinic_text"
+PARTS = "parts/answers/base/clinic_text"
+
+
+class Watch:
+    """A watcher that remembers what stages said."""
+
+    def __init__(self) -> None:
+        self.said: dict[str, dict[str, Any]] = {}
+
+    def begin(self, stage: str) -> Any:
+        return silent
+
+    def end(self, stage: str, seconds: float | None, detail: dict[str, Any]) -> None:
+        self.said[stage] = detail
+
+
+def run(out: Path, base: str = "embedded:clinic") -> dict[str, Any]:
+    """Run one task to its end; what its stage says."""
+    suite = load_suite("quickstart", ["latency=null", f"models.base.pretrained={base}"])
+    plan = make_plan(suite, models="base", tasks="clinic_text", device="cpu", command="test")
+    watch = Watch()
+    execute(plan, open_folder(out, plan, fresh=False), watch)
+    return watch.said[TASK]
+
+
+@pytest.fixture
+def heard(small: None, monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """How many requests reach the model at a time."""
+    found: list[int] = []
+    ask = PackedLM.loglikelihood
+
+    def counted(self: PackedLM, requests: list[Any], **options: Any) -> Any:
+        found.append(len(requests))
+        return ask(self, requests, **options)
+
+    monkeypatch.setattr(PackedLM, "loglikelihood", counted)
+    return found
+
+
+@pytest.fixture
+def undisturbed(heard: list[int], tmp_path: Path) -> tuple[Path, int]:
+    """A whole run, and how many requests it took."""
+    assert run(tmp_path / "undisturbed")["answered_before"] == 0
+    asked = sum(heard)
+    heard.clear()
+    return tmp_path / "undisturbed", asked
+
+
+@pytest.mark.parametrize(
+    ("number", "every"), [(signal.SIGKILL, 0), (signal.SIGINT, 30)], ids=["kill", "Ctrl-C"]
+)
+def test_a_run_killed_in_the_middle_of_a_task_goes_on_there(
+    undisturbed: tuple[Path, int],
+    heard: list[int],
+    tmp_path: Path,
+    number: signal.Signals,
+    every: float,
+) -> None:
+    out, told = tmp_path / "R", tmp_path / "told"
+    told.touch()
+    arguments = [str(every), str(told), "run", "--device", "cpu", "--set", "latency=null"]
+    arguments += ["--models", "base", "--tasks", "clinic_text", "--out", str(out)]
+    process = subprocess.Popen(
+        [sys.executable, "-c", SLOW, *arguments],
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True,
+    )  # fmt: skip
+    deadline = time.monotonic() + 240
+    while told.read_text().count("\n") < 4:
+        assert process.poll() is None, process.communicate()[0]
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    process.send_signal(number)
+    said, _ = process.communicate(timeout=60)
+    assert process.returncode == (130 if number == signal.SIGINT else -number), said
+    if number == signal.SIGINT:
+        assert "to go on:\n  medbench run" in said
+    assert list((out / PARTS).glob("*/*.json"))
+
+    # The last unit may have been on its way into a part.
+    first = [int(line) for line in told.read_text().split()]
+    before = run(out)["answered_before"]
+    assert before in {sum(first[:-1]), sum(first)}
+    whole, asked = undisturbed
+    assert sum(heard) == asked - before
+    assert not (out / PARTS).exists(), "done, so not needed"
+    one, other = RunFolder(out).samples(), RunFolder(whole).samples()
+    pd.testing.assert_frame_equal(one, other, check_exact=True)
+
+
+def test_answers_of_another_model_are_not_taken(
+    undisturbed: tuple[Path, int], heard: list[int], tmp_path: Path
+) -> None:
+    """Its weights are changed after the kill; its name and the questions are the same."""
+    from safetensors.torch import load_file, save_file
+
+    model = shutil.copytree(EMBEDDED["embedded:clinic"], tmp_path / "model")
+    ask = PackedLM.loglikelihood
+
+    def interrupted(self: PackedLM, requests: list[Any], **options: Any) -> Any:
+        if len(heard) == 3:
+            raise KeyboardInterrupt
+        return ask(self, requests, **options)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(PackedLM, "loglikelihood", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            run(tmp_path / "R", str(model))
+    assert len(list((tmp_path / "R" / PARTS).glob("*/*.json"))) == 3
+    manifest = json.loads((tmp_path / "R" / MANIFEST).read_text())
+    assert manifest["stages"][TASK]["status"] == "failed"
+    heard.clear()
+
+    weights = load_file(model / "model.safetensors")
+    name = next(name for name in weights if "down_proj" in name)
+    weights[name] *= 1.5
+    save_file(weights, model / "model.safetensors", metadata={"format": "pt"})
+    assert run(tmp_path / "R", str(model))["answered_before"] == 0
+    assert sum(heard) == undisturbed[1]
+    assert not (tmp_path / "R" / PARTS).exists(), "nor are they kept"
