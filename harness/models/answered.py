@@ -14,7 +14,7 @@ from __future__ import annotations
 import contextlib
 import json
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Any
 
@@ -157,7 +157,7 @@ def batches(requests: list[Any], size: int) -> list[Unit]:
     ]
 
 
-def neighbours(texts: list[tuple[str, ...]], size: int) -> list[Unit]:
+def neighbours(texts: Sequence[tuple[str, ...]], size: int) -> list[Unit]:
     """Requests that begin alike together, about *size* characters a unit.
 
     What a request shares with the one before it is not counted, since a scorer computes it once. A

@@ -146,7 +146,7 @@ def asked(pool: ScoringPool, name: str, folder: Path, stop: int | None = None) -
         counted = Counted(lm, stop)
         kept = Journal(folder)
         with answered(lm, kept, lambda done, whole, _: ticks.append((done, whole))) as known:
-            table = score("m", lm, task(name), Asking(limit=24, orders=2), known.tick)
+            table = score("m", lm, task(name), Asking(limit=48, orders=2), known.tick)
     assert ticks == sorted(ticks), "progress never goes back"
     assert len({whole for _, whole in ticks}) == 1
     assert ticks[-1][0] == ticks[-1][1]
@@ -193,7 +193,7 @@ def test_of_a_damaged_part_the_requests_are_asked_again(pool: ScoringPool, tmp_p
 def test_units_change_no_answer(pool: ScoringPool, tmp_path: Path, small: None) -> None:
     """Letters and text are what they are without units, up to float32's rounding."""
     with pool.use("m", 4) as lm:
-        plain = score("m", lm, task("clinic_text"), Asking(limit=24, orders=2))
+        plain = score("m", lm, task("clinic_text"), Asking(limit=48, orders=2))
     table, _, _ = asked(pool, "clinic_text", tmp_path)
     pd.testing.assert_frame_equal(table, plain, rtol=1e-4, atol=1e-4)
 
@@ -322,7 +322,11 @@ def undisturbed(heard: list[int], tmp_path: Path) -> tuple[Path, int]:
 
 
 @pytest.mark.parametrize(
-    ("number", "every"), [(signal.SIGKILL, 0), (signal.SIGINT, 30)], ids=["kill", "Ctrl-C"]
+    ("number", "every"),
+    [
+        pytest.param(signal.SIGKILL, 0, id="kill"),
+        pytest.param(signal.SIGINT, 30, id="Ctrl-C", marks=pytest.mark.slow),
+    ],
 )
 def test_a_run_killed_in_the_middle_of_a_task_goes_on_there(
     undisturbed: tuple[Path, int],
