@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from .. import errors
 from ..errors import InputError, MedbenchError, StageError
+from ..harness.orphans import lifeline
 from ..harness.progress import Tick
 from ..harness.ranks import world
 from .recipe import Recipe
@@ -114,15 +115,12 @@ def _heard(
 ) -> tuple[dict[str, Any], int]:
     """(what the child said last, its exit code); its progress is passed on to *tick*."""
     outcome: dict[str, Any] = {}
-    # The child ends when its standard input does, so a parent that is killed leaves none behind.
-    with subprocess.Popen(
-        command,
-        env=environment,
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=stderr,
-        text=True,
-    ) as child:
+    with (
+        lifeline() as stdin,
+        subprocess.Popen(
+            command, env=environment, stdin=stdin, stdout=subprocess.PIPE, stderr=stderr, text=True
+        ) as child,
+    ):
         try:
             for line in child.stdout or ():
                 said = json.loads(line)

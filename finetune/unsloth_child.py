@@ -11,11 +11,11 @@ from __future__ import annotations
 import json
 import os
 import sys
-import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import MedbenchError, StageError
+from ..harness.orphans import end_with_parent
 
 if TYPE_CHECKING:
     from .train import Job
@@ -25,7 +25,7 @@ def main(folder: Path) -> int:
     """Body of the process. Returns its exit code."""
     reports = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    end_with_parent()
 
     def say(what: Any) -> None:
         reports.write(json.dumps(what) + "\n")
@@ -108,13 +108,6 @@ def _read(path: Path) -> Job:
         dropped=frozenset(said["dropped"]),
         watch=Path(said["watch"]) if said["watch"] else None,
     )
-
-
-def _end_with_parent() -> None:
-    """Wait for the end of standard input, which the parent holds open, and end at once."""
-    while os.read(0, 4096):  # sys.stdin would be locked while the interpreter ends
-        pass
-    os._exit(1)
 
 
 if __name__ == "__main__":

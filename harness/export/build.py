@@ -15,6 +15,7 @@ from typing import Any
 
 from ...errors import InputError, MedbenchError, StageError
 from ..folder.store import atomic_path
+from ..orphans import lifeline
 from ..ort.runtime import OrtModel
 from ..ort.session import require_device
 from . import artifact, estimate
@@ -181,14 +182,16 @@ def _run_builder(
     model_dir: Path, out: Path, precision: str, provider: str, flags: list[str]
 ) -> int | None:
     """Run the builder's process; returns its peak memory in bytes."""
-    done = subprocess.run(
-        [sys.executable, "-m", f"{__package__}.builder", model_dir, out, precision, provider,
-         *flags],
-        capture_output=True,
-        text=True,
-        errors="replace",
-        check=False,
-    )  # fmt: skip
+    command = [sys.executable, "-m", f"{__package__}.builder", model_dir, out, precision, provider]
+    with lifeline() as stdin:
+        done = subprocess.run(
+            [*command, *flags],
+            stdin=stdin,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            check=False,
+        )
     if done.returncode == 0:
         peak: Any = json.loads((out.parent / PEAK).read_text())
         return None if peak is None else int(peak)

@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 
 from ..latency.machine import status
+from ..orphans import end_with_parent
 from .build import MAX_POSITIONS, PEAK, UNSUPPORTED
 
 
@@ -34,4 +35,5 @@ def main(source: str, out: str, precision: str, provider: str, *flags: str) -> i
 
 
 if __name__ == "__main__":
+    end_with_parent()
     sys.exit(main(*sys.argv[1:]))

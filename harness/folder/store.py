@@ -165,7 +165,7 @@ class RunFolder:
         """Remove the drafts that a killed process left behind."""
         for path in self.path.rglob(".*"):
             if path.is_dir() and not path.is_symlink() and _DRAFT.fullmatch(path.name):
-                shutil.rmtree(path)
+                shutil.rmtree(path, ignore_errors=True)
 
     def clear(self, keep: str) -> None:
         """Remove everything but the file *keep*; links are removed, not followed."""

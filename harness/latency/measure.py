@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ...errors import InputError, StageError
+from ..orphans import lifeline
 from ..ort.session import require_device
 from ..progress import Tick, silent
 from . import machine
@@ -102,8 +103,9 @@ def _work(job: LatencyJob, folder: Path, wanted: list[str], tick: Tick) -> None:
     command = [sys.executable, "-m", f"{__package__}.worker", str(folder), *wanted]
     with (
         (folder / "stderr").open("w+", encoding="utf-8", errors="replace") as stderr,
+        lifeline() as stdin,
         subprocess.Popen(
-            command, env=environment, stdout=subprocess.PIPE, stderr=stderr, text=True
+            command, env=environment, stdin=stdin, stdout=subprocess.PIPE, stderr=stderr, text=True
         ) as worker,
     ):
         try:

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ...errors import MedbenchError
+from ..orphans import end_with_parent
 from ..progress import Tick
 from . import machine
 from .engines import Engine, load, missing
@@ -229,4 +230,5 @@ def _measure(job: LatencyJob, folder: Path, tick: Tick) -> None:
 
 
 if __name__ == "__main__":
+    end_with_parent()
     sys.exit(main(Path(sys.argv[1]), *sys.argv[2:]))
