@@ -182,10 +182,10 @@ def _run_builder(
     model_dir: Path, out: Path, precision: str, provider: str, flags: list[str]
 ) -> int | None:
     """Run the builder's process; returns its peak memory in bytes."""
-    command = [sys.executable, "-m", f"{__package__}.builder", model_dir, out, precision, provider]
+    program = [sys.executable, "-m", f"{__package__}.builder"]
     with lifeline() as stdin:
         done = subprocess.run(
-            [*command, *flags],
+            [*program, model_dir, out, precision, provider, *flags],
             stdin=stdin,
             capture_output=True,
             text=True,
