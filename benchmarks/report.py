@@ -6,7 +6,7 @@
 A run folder of a base and a tuned model is made up: invented words in questions of the length of
 MedQA's, asked in two ways by log-likelihood and once by generation. The command is a process of
 its own, start included; the quickest of several counts. With --browser, Chromium opens the page
-from the disk: time to the first paint, to the first question, and from a key to the filtered list.
+from the disk: time to the first paint, to the first question, and from a key or a choice to the filtered list.
 """
 
 from __future__ import annotations
@@ -37,15 +37,22 @@ TASKS = {
 RIGHT = {"base": 0.4, "tuned": 0.6}
 PAINT = """() => performance.getEntriesByType('paint')
   .find((one) => one.name === 'first-contentful-paint')?.startTime ?? null"""
-FILTER = """(text) => {
-  const box = document.getElementById('find');
-  box.value = text;
+FILTER = """([id, value]) => {
+  const box = document.getElementById(id);
+  const before = box.value;
+  box.value = value;
   const start = performance.now();
-  box.dispatchEvent(new Event('input'));
-  const filtered = performance.now() - start;
+  box.dispatchEvent(new Event(id === 'find' ? 'input' : 'change'));
   document.getElementById('list').getBoundingClientRect();
-  return [filtered, performance.now() - start];
+  const took = performance.now() - start;
+  if (id !== 'find') {
+    box.value = before;
+    box.dispatchEvent(new Event('change'));
+  }
+  return took;
 }"""
+CHOICES = "(id) => [...document.getElementById(id).options].map((one) => [one.label, one.value])"
+FILTERS = ("task", "subject", "order", "result", "answer")
 
 
 def main() -> None:
@@ -113,12 +120,17 @@ def opened(page: Path) -> dict[str, Any]:
         ready = tab.evaluate("performance.now()")
         paint = tab.evaluate(PAINT)
         words = ["m", "mo", "morte", "mortel vix", "zan lup", "no such word", ""]
-        filtered = {word: tab.evaluate(FILTER, word) for word in words}
+        filtered = {f"search {word!r}": tab.evaluate(FILTER, ["find", word]) for word in words}
+        for name in FILTERS:
+            chosen = tab.evaluate(CHOICES, name)
+            took = {label: tab.evaluate(FILTER, [name, value]) for label, value in chosen}
+            slowest = max(took, key=lambda label: took[label])
+            filtered[f"{name}, the slowest of {len(took)}: {slowest}"] = took[slowest]
         chromium.close()
     return {
         "first_paint_ms": paint and round(paint),
         "questions_ms": round(ready),
-        "filter_ms": {word: round(times[-1], 1) for word, times in filtered.items()},
+        "filter_ms": {name: round(took, 1) for name, took in filtered.items()},
     }
 
 
@@ -161,8 +173,8 @@ def row(
         "doc_hash": digest, "prompt_hash": digest, "target_hash": digest, "protocol": TASKS[task],
         "metric": "acc", "weight": 1.0, "prompt": f"Question: {question}\nAnswer:",
         "question": question, "options": options, "target": options[target], "output": None,
-        "output_tokens": None, "truncated": False, "unparsed": False, "subject": None,
-        "problem": None,
+        "output_tokens": None, "truncated": False, "unparsed": False,
+        "subject": f"Subject {i % 20}", "problem": None,
     }  # fmt: skip
 
 

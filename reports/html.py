@@ -95,6 +95,8 @@ def _about(report: Report) -> str:
         "tasks": found.tasks,
         "models": found.models,
         "tones": [tone(model, report.tuned) for model in found.models],
+        "subjects": found.subjects,
+        "orders": found.orders,
         "couples": found.couples,
     }
     return json.dumps(value).replace("<", "\\u003c")

@@ -4,12 +4,14 @@ The rows are plain JSON values, in the order of the hashes of their questions: n
 a question that was asked by several protocols stands together. ``packed`` compresses them for a
 page.
 
-A row is ``[task, doc_id, hash, question, options, target, answers]``; task is a place in ``tasks``,
-``question`` is null where its text is not shown, ``target`` is a place in ``options`` or a text.
-``answers`` has an entry for each model, null where it was not asked:
-``[right, value, prediction, reasoning, output, tokens, problem, truncated, scores]``; ``right`` is
-1, 0, or null where the metric knows no right and wrong (``value`` then has its value);
-``prediction`` is like ``target``; ``scores`` are the options' log-likelihoods in nats.
+A row is ``[task, doc_id, hash, question, options, target, answers, subject, order]``; task and
+subject are places in ``tasks`` and ``subjects`` (null without one), ``question`` is null where its
+text is not shown, ``target`` is a place in ``options`` or a text, ``order`` is 0 for the options as
+published. ``answers`` has an entry for each model, null where it was not asked: ``[right, value,
+prediction, reasoning, output, tokens, problem, truncated, scores, moved]``; ``right`` is 1, 0, or
+null where the metric knows no right and wrong (``value`` then has its value); ``prediction`` is like
+``target``; ``scores`` are the options' log-likelihoods in nats; ``moved`` is 1 where the answer
+depends on the order of the options.
 """
 
 from __future__ import annotations
@@ -28,6 +30,7 @@ from typing import Any, NamedTuple
 import pandas as pd
 
 from .sections.parsing import wording
+from .sections.subjects import shown as subject_shown
 from .text import LIMIT, clean, split_reasoning
 
 Row = list[Any]
@@ -49,6 +52,8 @@ class Questions:
     """What the browser shows.
 
     Attributes:
+        subjects: Of the questions, by name.
+        orders: How many orders of the options there are.
         couples: Pairs of places in ``models``: base and tuned, or a model and what was made of it.
         cut: Characters at which texts are cut.
         rows: See above.
@@ -56,6 +61,8 @@ class Questions:
 
     tasks: tuple[str, ...]
     models: tuple[str, ...]
+    subjects: tuple[str, ...]
+    orders: int
     couples: tuple[tuple[int, int], ...]
     cut: int
     rows: tuple[Row, ...]
@@ -77,26 +84,28 @@ class Packed:
 def read_questions(
     samples: pd.DataFrame, couples: Collection[tuple[str, str]]
 ) -> Questions | None:  # fmt: skip
-    """The questions of a samples table as they were published; None where there is none."""
-    columns = [name for name in ("task", *_Asked._fields) if name in samples]
-    table = samples.loc[samples["order"] == 0, columns]
-    if table.empty:
+    """The questions of a samples table in every order of their options; None without any."""
+    if samples.empty:
         return None
+    table = samples[[name for name in ("task", *_Asked._fields) if name in samples]]
+    orders = int(table["order"].max()) + 1
+    if orders > 1:
+        table = table.assign(moved=_moved(samples))
     tasks, models = (tuple(map(str, table[name].unique())) for name in ("task", "model"))
     cut = _cut(table)
-    read = _Reader(models, cut)
+    read = _Reader(models, _subjects(table), cut)
     with _uncollected():
         rows = [
             row
             for place, task in enumerate(tasks)
             for row in read.rows(place, table[table["task"] == task])
         ]
-    rows.sort(key=lambda row: (_digest(row[3] or row[2]), row[0]))
+    rows.sort(key=lambda row: (_digest(row[3] or row[2]), row[0], row[8]))
     pairs = tuple(
         (models.index(a), models.index(b)) for a, b in couples if a in models and b in models
     )
     shown = tuple(map(clean, tasks)), tuple(map(clean, models))
-    return Questions(*shown, pairs, cut, tuple(rows))
+    return Questions(*shown, tuple(read.subjects), orders, pairs, cut, tuple(rows))
 
 
 @contextlib.contextmanager
@@ -132,9 +141,22 @@ def _pack(rows: Sequence[Row]) -> str:
 
 
 def _bare(row: Row) -> Row:
-    task, number, key, _, _, _, answers = row
-    kept = [one and [*one[:2], None, "", "", *one[5:8], []] for one in answers]
-    return [task, number, key, None, [], None, kept]
+    task, number, key, _, _, _, answers, *rest = row
+    kept = [one and [*one[:2], None, "", "", *one[5:8], [], one[9]] for one in answers]
+    return [task, number, key, None, [], None, kept, *rest]
+
+
+def _moved(samples: pd.DataFrame) -> pd.Series[bool]:
+    """Whether a model's answer to the question of a row depends on the order of the options."""
+    answers = samples.groupby(["model", "task", "cluster"])["prediction"]
+    several: pd.Series[bool] = answers.transform("nunique", dropna=False) > 1
+    return several & (samples["metric"] == "acc")
+
+
+def _subjects(table: pd.DataFrame) -> list[str]:
+    """Their names, sorted; not those that say nothing."""
+    names = table["subject"].dropna().unique() if "subject" in table else []
+    return sorted({shown for name in names if (shown := subject_shown(name))})
 
 
 def _cut(table: pd.DataFrame) -> int:
@@ -163,22 +185,27 @@ class _Asked(NamedTuple):
     output_tokens: float
     truncated: bool
     problem: Any
+    subject: Any
+    order: int
+    moved: Any
 
 
 class _Reader:
     """Rows of one task after the other; an option that was met before is not cleaned again."""
 
-    def __init__(self, models: Sequence[str], cut: int) -> None:
+    def __init__(self, models: Sequence[str], subjects: Sequence[str], cut: int) -> None:
         self.places = {model: place for place, model in enumerate(models)}
+        self.subjects = {name: place for place, name in enumerate(subjects)}
         self.cut = cut
         self.known: dict[str, str] = {}
 
     def rows(self, task: int, table: pd.DataFrame) -> Iterator[Row]:
-        found: dict[int, Row] = {}
+        found: dict[tuple[int, int], Row] = {}
         for one in map(_Asked._make, zip(*map(_values, _columns(table)), strict=True)):
-            row = found.get(one.doc_id)
+            key = (one.doc_id, one.order)
+            row = found.get(key)
             if row is None:
-                row = found[one.doc_id] = self._question(task, one)
+                row = found[key] = self._question(task, one)
             row[6][self.places[one.model]] = self._answer(one, row[4])
         yield from found.values()
 
@@ -193,6 +220,8 @@ class _Reader:
             options,
             _place(self._text(one.target), options),
             [None] * len(self.places),
+            self.subjects.get(subject_shown(one.subject) or ""),
+            int(one.order),
         ]
 
     def _answer(self, one: _Asked, options: list[str]) -> list[Any]:
@@ -211,6 +240,7 @@ class _Reader:
             wording(one.problem) if isinstance(one.problem, str) else None,
             int(one.truncated),
             [round(score, 2) for score in scores] if whole else [],
+            int(one.moved is True),
         ]
 
     def _text(self, value: Any) -> str:
@@ -228,7 +258,7 @@ def _columns(table: pd.DataFrame) -> Iterator[pd.Series[Any]]:
             yield pd.to_numeric(table[name], errors="coerce").astype(float)
         elif name in table:
             yield table[name]
-        else:  # runs of before 0.2 do not say why an answer was not read
+        else:  # of an older run; or `moved`, where there is one order alone
             yield pd.Series(None, index=table.index, dtype=object)
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import pandas as pd
 
@@ -108,7 +109,7 @@ def _breakdown(samples: pd.DataFrame, task: Task) -> Breakdown | None:
 
 def _named(samples: pd.DataFrame) -> pd.DataFrame:
     """*samples* with ``line``: the subject as shown, or what the small ones are put together as."""
-    subject = samples["subject"].map(_shown)
+    subject = samples["subject"].map(shown)
     sizes = (
         samples.groupby(subject)["cluster"].nunique().sort_values(ascending=False, kind="stable")
     )
@@ -120,8 +121,9 @@ def _named(samples: pd.DataFrame) -> pd.DataFrame:
     return samples.assign(line=subject.where(subject.isin(large), others))
 
 
-def _shown(subject: object) -> str | None:
-    """White space and unseen characters apart, the subject; None where it says nothing."""
+@lru_cache(4096)
+def shown(subject: object) -> str | None:
+    """A subject's name: white space and unseen characters apart, cut; None where it says nothing."""
     if not isinstance(subject, str) or not subject.strip():
         return None
     return one_line(clean(subject, 4 * LONGEST).replace("_", " "), LONGEST)

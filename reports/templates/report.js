@@ -2,9 +2,9 @@
 // The browser of questions. Rows are as reports/questions.py describes them. Every text that comes
 // from data or models is set as textContent, so nothing in it is ever read as markup.
 (async () => {
-  const [TASK, NUMBER, HASH, QUESTION, OPTIONS, TARGET, ANSWERS] = [0, 1, 2, 3, 4, 5, 6];
-  const [RIGHT, VALUE, PREDICTION, REASONING, OUTPUT, TOKENS, PROBLEM, TRUNCATED, SCORES] =
-    [0, 1, 2, 3, 4, 5, 6, 7, 8];
+  const [TASK, NUMBER, HASH, QUESTION, OPTIONS, TARGET, ANSWERS, SUBJECT, ORDER] = [0, 1, 2, 3, 4, 5, 6, 7, 8];
+  const [RIGHT, VALUE, PREDICTION, REASONING, OUTPUT, TOKENS, PROBLEM, TRUNCATED, SCORES, MOVED] =
+    [0, 1, 2, 3, 4, 5, 6, 7, 8, 9];
   const PAGE = 50;
   const at = (id) => document.getElementById(id);
   if (!at("browser")) return;
@@ -13,7 +13,7 @@
     at("reading").textContent = "This browser cannot unpack the questions (it has no DecompressionStream).";
     return;
   }
-  const { tasks, models, tones, couples } = JSON.parse(at("about").textContent);
+  const { tasks, models, tones, subjects, orders, couples } = JSON.parse(at("about").textContent);
   const rows = [];
   const texts = []; // of each row, in lower case, for the search
 
@@ -38,6 +38,7 @@
 
   function textOf(row) {
     const parts = [tasks[row[TASK]], row[NUMBER], row[HASH], row[QUESTION], ...row[OPTIONS]];
+    if (row[SUBJECT] !== null) parts.push(subjects[row[SUBJECT]]);
     if (typeof row[TARGET] === "string") parts.push(row[TARGET]);
     for (const one of row[ANSWERS]) {
       if (one) parts.push(one[REASONING], one[OUTPUT], typeof one[PREDICTION] === "string" ? one[PREDICTION] : "");
@@ -50,11 +51,13 @@
   const rightOf = (row, model) => (row[ANSWERS][model] ? row[ANSWERS][model][RIGHT] : null);
   const pairOf = (a, b, first, second) => (row) => rightOf(row, a) === first && rightOf(row, b) === second;
   const results = new Map([["", null]]);
+  const some = (field) => (row) => row[ANSWERS].some((one) => one && one[field]);
   const answers = new Map([
     ["", null],
-    ["not read", (row) => row[ANSWERS].some((one) => one && one[PROBLEM])],
-    ["truncated", (row) => row[ANSWERS].some((one) => one && one[TRUNCATED])],
-    ["with reasoning", (row) => row[ANSWERS].some((one) => one && one[REASONING])],
+    ["not read", some(PROBLEM)],
+    ["truncated", some(TRUNCATED)],
+    ["with reasoning", some(REASONING)],
+    ["depends on the options' order", some(MOVED)],
   ]);
 
   function offer(select, entries, into) {
@@ -86,12 +89,21 @@
     ], results);
     at("result").append(group);
   });
-  tasks.forEach((name, task) => at("task").append(el("option", { value: String(task) }, name)));
+  const choices = (id, names) => {
+    names.forEach((name, place) => at(id).append(el("option", { value: String(place) }, name)));
+    at(id).parentElement.hidden = names.length < 2;
+  };
+  choices("task", tasks);
+  choices("subject", subjects);
+  for (let order = 1; order < orders; order++) {
+    at("order").append(el("option", { value: String(order) }, `shifted by ${order}`));
+  }
+  if (orders > 1) at("order").append(el("option", { value: "" }, "in every order"));
+  else at("order").parentElement.hidden = true;
   for (const [name, test] of answers) {
     if (name && rows.some(test)) at("answer").append(el("option", { value: name }, name));
   }
   if (at("answer").length === 1) at("answer").parentElement.hidden = true;
-  if (tasks.length === 1) at("task").parentElement.hidden = true;
 
   let found = [];
   let chosen = -1; // place in found
@@ -99,17 +111,22 @@
 
   function filter() {
     const words = at("find").value.toLowerCase().split(/\s+/).filter(Boolean);
-    const task = at("task").value === "" ? -1 : Number(at("task").value);
+    const chosenOf = (id) => (at(id).value === "" ? -1 : Number(at(id).value));
+    const [task, subject, order] = ["task", "subject", "order"].map(chosenOf);
     const result = results.get(at("result").value);
     const answer = answers.get(at("answer").value);
     found = [];
+    let total = 0;
     for (let i = 0; i < rows.length; i++) {
+      if (order >= 0 && rows[i][ORDER] !== order) continue;
+      total += 1;
       if (task >= 0 && rows[i][TASK] !== task) continue;
+      if (subject >= 0 && rows[i][SUBJECT] !== subject) continue;
       if (result && !result(rows[i])) continue;
       if (answer && !answer(rows[i])) continue;
       if (words.every((word) => texts[i].includes(word))) found.push(i);
     }
-    const all = rows.length === 1 ? "1 question" : `${rows.length.toLocaleString("en")} questions`;
+    const all = total === 1 ? "1 question" : `${total.toLocaleString("en")} questions`;
     at("found").textContent = `${found.length.toLocaleString("en")} of ${all}`;
     start = 0;
     choose(found.length ? 0 : -1);
@@ -160,7 +177,7 @@
 
   function detail(row) {
     const options = row[OPTIONS];
-    const parts = [el("h3", {}, tasks[row[TASK]], " ", el("small", {}, `question ${row[NUMBER]}, hash ${row[HASH]}`))];
+    const parts = [el("h3", {}, tasks[row[TASK]], " ", el("small", {}, about(row)))];
     if (row[QUESTION] !== null) parts.push(el("p", { class: "prose", dir: "auto" }, row[QUESTION]));
     else parts.push(el("p", { class: "quiet" }, "Its text is left out."));
     if (options.length) parts.push(table(row));
@@ -170,6 +187,13 @@
     const said = row[ANSWERS].map((one, model) => one && answer(row, one, model)).filter(Boolean);
     parts.push(el("div", { class: "answers" }, ...said));
     return parts;
+  }
+
+  function about(row) {
+    const parts = [`question ${row[NUMBER]}`, `hash ${row[HASH]}`];
+    if (row[SUBJECT] !== null) parts.unshift(subjects[row[SUBJECT]]);
+    if (row[ORDER]) parts.push(`options shifted by ${row[ORDER]}`);
+    return parts.join(", ");
   }
 
   function table(row) {
@@ -194,7 +218,8 @@
 
   function answer(row, one, model) {
     const state = one[RIGHT] === null ? one[VALUE]?.toFixed(3) : one[RIGHT] ? "right" : "wrong";
-    const extra = [one[PROBLEM], one[TRUNCATED] ? "truncated" : ""].filter(Boolean);
+    const extra = [one[PROBLEM], one[TRUNCATED] ? "truncated" : "", one[MOVED] ? "depends on the options' order" : ""]
+      .filter(Boolean);
     const prediction = typeof one[PREDICTION] === "number" ? row[OPTIONS][one[PREDICTION]] : one[PREDICTION];
     const shown = el("div", { class: `answer${tones[model]}` },
       el("h4", {}, key(model), `: ${state ?? "–"}${extra.length ? ` (${extra.join(", ")})` : ""}`));
@@ -269,7 +294,7 @@
   });
   at("filters").addEventListener("submit", (event) => event.preventDefault());
   at("find").addEventListener("input", filter);
-  for (const name of ["task", "result", "answer"]) at(name).addEventListener("change", filter);
+  for (const name of ["task", "subject", "order", "result", "answer"]) at(name).addEventListener("change", filter);
   at("before").addEventListener("click", () => choose(Math.max(0, start - PAGE)));
   at("after").addEventListener("click", () => choose(Math.min(found.length - 1, start + PAGE)));
 

@@ -1,11 +1,12 @@
 """The page in Chromium: nothing is asked for, nothing runs that is not ours, the browser works."""
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 
 from medbench.harness.folder.store import RunFolder
@@ -15,6 +16,7 @@ from medbench.reports.history.site import build_site
 from .test_site import clone
 
 pytestmark = pytest.mark.browser
+MakeRun = Callable[..., RunFolder]
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 FLAGS = [
     "--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-sync",
@@ -115,8 +117,11 @@ def test_hostile_text_is_shown_as_text(
 
 def test_every_question_is_there(tab: Tab, whole_run: RunFolder) -> None:
     table = whole_run.samples()
-    published = table[(table["order"] == 0) & (table["model"] == "base")]
+    asked = table[table["model"] == "base"]
+    published = asked[asked["order"] == 0]
     assert tab.text("#found").startswith(f"{len(published)} of {len(published)}")
+    tab.page.select_option("#order", label="in every order")
+    assert tab.text("#found").startswith(f"{len(asked):,} of {len(asked):,}")
 
 
 @pytest.mark.parametrize(
@@ -144,6 +149,70 @@ def test_answers_that_were_not_read_can_be_found(tab: Tab, whole_run: RunFolder)
     tab.page.select_option("#answer", label="not read")
     assert tab.text("#found").split(" of ")[0] == str(n)
     assert "not read" in tab.text("#detail") or "unclosed" in tab.text("#detail")
+
+
+def test_questions_of_a_subject_and_of_an_order_can_be_found(
+    tab: Tab, whole_run: RunFolder
+) -> None:
+    table = whole_run.samples()
+    asked = table[table["model"] == "base"]
+    offered = tab.page.eval_on_selector_all("#subject option", "all => all.map(o => o.label)")
+    assert offered == ["all", *sorted(table["subject"].dropna().unique())]
+    tab.page.select_option("#subject", label="Neurology")
+    neurology = asked[asked["subject"] == "Neurology"]
+    assert tab.text("#found").split(" of ")[0] == str((neurology["order"] == 0).sum())
+    assert "Neurology" in tab.text("#detail h3")
+    tab.page.select_option("#order", label="shifted by 2")
+    assert tab.text("#found").split(" of ")[0] == str((neurology["order"] == 2).sum())
+    assert "options shifted by 2" in tab.text("#detail h3")
+
+
+def test_answers_that_depend_on_the_order_can_be_found(tab: Tab, whole_run: RunFolder) -> None:
+    table = whole_run.samples()
+    letters = table[table["task"] == "made_up_letters"]
+    moved = letters.groupby(["cluster", "model"])["prediction"].nunique() > 1
+    tab.page.select_option("#answer", label="depends on the options' order")
+    assert tab.text("#found").split(" of ")[0] == str(moved.groupby("cluster").any().sum())
+    assert "depends on the options' order" in tab.text("#detail")
+
+
+def test_answers_that_an_export_changes_can_be_found(browser: Any, make_run: MakeRun) -> None:
+    run = make_run()
+    table, results, manifest = run.samples(), run.results(), run.manifest()
+    exported = table[(table["model"] == "tuned") & (table["order"] == 0)].copy()
+    exported["model"] = "tuned@onnx-int4"
+    text = exported[exported["task"] == "made_up_text"]
+    places = [place for place in text.index if len(set(text.at[place, "options"])) == 4][:7]
+    for place in places:
+        options = list(exported.at[place, "options"])
+        said = options.index(exported.at[place, "prediction"])
+        exported.at[place, "prediction"] = options[(said + 1) % len(options)]
+    run.write_table("samples.parquet", pd.concat([table, exported], ignore_index=True))
+    manifest["models"].append("tuned@onnx-int4")
+    run.write_json("manifest.json", manifest)
+    run.write_json("results.json", results)
+    write_reports(run)
+    tab = opened(browser, run / "report.html")
+    (value,) = tab.page.eval_on_selector_all(
+        '#result optgroup[label="tuned → tuned@onnx-int4"] option',
+        "all => all.filter((o) => o.label === 'another answer').map((o) => o.value)",
+    )
+    tab.page.select_option("#result", value=value)
+    tab.page.select_option("#task", label="made_up_text")
+    assert tab.text("#found").split(" of ")[0] == "7"
+    tab.page.close()
+
+
+def test_filters_without_a_choice_are_not_shown(browser: Any, make_run: MakeRun) -> None:
+    run = make_run()
+    table = run.samples().query("task == 'made_up_open'")
+    run.write_table("samples.parquet", table)
+    write_reports(run)
+    tab = opened(browser, run / "report.html")
+    visible = [tab.page.locator(f"#{name}").is_visible() for name in ("task", "subject", "order")]
+    assert visible == [False, False, False]
+    assert tab.page.locator("#result").is_visible()
+    tab.page.close()
 
 
 def test_search_finds_words_of_questions_and_answers(tab: Tab) -> None:

@@ -27,10 +27,14 @@ def unpacked(parts: tuple[str, ...]) -> list[Any]:
     return [row for part in parts for row in json.loads(gzip.decompress(base64.b64decode(part)))]
 
 
-def test_every_published_question_is_a_row(questions: Questions, whole_run: RunFolder) -> None:
+def test_every_question_is_a_row_for_each_order(
+    questions: Questions, whole_run: RunFolder
+) -> None:
     table = whole_run.samples()
-    published = table[table["order"] == 0]
-    assert len(questions.rows) == published.groupby(["task", "doc_id"]).ngroups
+    assert len(questions.rows) == table.groupby(["task", "doc_id", "order"]).ngroups
+    published = table[table["order"] == 0].groupby(["task", "doc_id"]).ngroups
+    assert [row[8] for row in questions.rows].count(0) == published
+    assert questions.orders == 4
     assert questions.models == ("base", "tuned")
     assert questions.couples == ((0, 1),)
 
@@ -39,14 +43,24 @@ def test_a_row_says_what_the_samples_say(questions: Questions, whole_run: RunFol
     table = whole_run.samples()
     rows = {
         (row["task"], row["doc_id"], row["model"]): row
-        for row in table[table["order"] == 0].to_dict("records")
+        for row in table.to_dict("records")
     }
-    for task, number, key, question, options, target, answers in questions.rows[::40]:
+    predicted = table.groupby(["model", "task", "cluster"])["prediction"].agg(set)
+    for task, number, key, question, options, target, answers, subject, order in (
+        questions.rows[::17]
+    ):
         for model, one in zip(questions.models, answers, strict=True):
             row = rows[questions.tasks[task], number, model]
-            right, value, prediction, reasoning, output, tokens, problem, truncated, scores = one
+            right, value, prediction, reasoning, output, tokens, problem, truncated, *rest = one
+            scores, moved = rest
             assert row["doc_hash"].startswith(key)
             assert row["question"] == question
+            assert row["order"] == order
+            named = row["subject"] if isinstance(row["subject"], str) else None
+            assert named == (None if subject is None else questions.subjects[subject])
+            if row["metric"] == "acc":
+                several = predicted[model, row["task"], row["cluster"]]
+                assert moved == (len(several) > 1)
             assert list(row["options"]) == options
             assert (options[target] if options else target) == row["target"]
             if row["metric"] == "acc":
@@ -131,5 +145,5 @@ def test_orders_beside_the_published_one_are_no_questions_of_their_own(
     questions: Questions, whole_run: RunFolder
 ) -> None:
     place = questions.tasks.index("made_up_letters")
-    asked = [row for row in questions.rows if row[0] == place]
+    asked = [row for row in questions.rows if row[0] == place and row[8] == 0]
     assert len(asked) == whole_run.results()["tasks"]["made_up_letters"]["scores"]["base"]["n"]
