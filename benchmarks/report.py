@@ -6,7 +6,8 @@
 A run folder of a base and a tuned model is made up: invented words in questions of the length of
 MedQA's, asked in two ways by log-likelihood and once by generation. The command is a process of
 its own, start included; the quickest of several counts. With --browser, Chromium opens the page
-from the disk: time to the first paint, to the first question, and from a key or a choice to the filtered list.
+from the disk: time to the first paint, to the first question, and from a key or a choice to
+the filtered list.
 """
 
 from __future__ import annotations

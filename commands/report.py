@@ -48,14 +48,14 @@ def report(
         print_summary(found, console)
         name = "report.html"
     else:
-        from ..reports.history import html as history_html
-        from ..reports.history import terminal as history_terminal
         from ..reports.history.history import read_history
+        from ..reports.history.terminal import print_history
+        from ..reports.history.write import write_history
 
         history = read_history(runs)
         name = "history.html"
-        target.write_text(name, history_html.render(history))
-        history_terminal.print_history(history, console)
+        write_history(history, target)
+        print_history(history, console)
     console.print(
         f"Report: {target.path / name}", highlight=False, markup=False, soft_wrap=True
     )  # fmt: skip

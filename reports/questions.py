@@ -9,9 +9,9 @@ subject are places in ``tasks`` and ``subjects`` (null without one), ``question`
 text is not shown, ``target`` is a place in ``options`` or a text, ``order`` is 0 for the options as
 published. ``answers`` has an entry for each model, null where it was not asked: ``[right, value,
 prediction, reasoning, output, tokens, problem, truncated, scores, moved]``; ``right`` is 1, 0, or
-null where the metric knows no right and wrong (``value`` then has its value); ``prediction`` is like
-``target``; ``scores`` are the options' log-likelihoods in nats; ``moved`` is 1 where the answer
-depends on the order of the options.
+null where the metric knows no right and wrong (``value`` then has its value); ``prediction`` is
+like ``target``; ``scores`` are the options' log-likelihoods in nats; ``moved`` is 1 where the
+answer depends on the order of the options.
 """
 
 from __future__ import annotations

@@ -19,6 +19,7 @@ from .. import as_json, html
 from ..card import public
 from ..evidence import Fact, Stage
 from ..figures.charts import draw
+from ..figures.history import draw as draw_history
 from ..redaction import PUBLIC, Sharing
 from ..report import Report
 from . import html as history_html
@@ -163,7 +164,7 @@ def _histories(draft: Path, runs: Sequence[RunFolder], entries: list[Entry]) -> 
         made[suite] = f"history/{number}.html"
         path = draft / made[suite]
         path.parent.mkdir(exist_ok=True)
-        path.write_text(history_html.render(safe), "utf-8")
+        path.write_text(history_html.render(safe, draw_history(safe)), "utf-8")
     return [replace(entry, history=made.get(entry.report.suite, "")) for entry in entries]
 
 

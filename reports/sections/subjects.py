@@ -123,7 +123,7 @@ def _named(samples: pd.DataFrame) -> pd.DataFrame:
 
 @lru_cache(4096)
 def shown(subject: object) -> str | None:
-    """A subject's name: white space and unseen characters apart, cut; None where it says nothing."""
+    """A subject's name without unseen characters, cut short; None where it says nothing."""
     if not isinstance(subject, str) or not subject.strip():
         return None
     return one_line(clean(subject, 4 * LONGEST).replace("_", " "), LONGEST)

@@ -5,6 +5,9 @@ from __future__ import annotations
 import hashlib
 import math
 import random
+import re
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
@@ -13,6 +16,7 @@ from typing import Any
 import pandas as pd
 import pytest
 
+from medbench.finetune.recipe import RECIPES
 from medbench.harness import latency
 from medbench.harness.comparing.join import join
 from medbench.harness.folder.store import RunFolder
@@ -414,3 +418,26 @@ def hostile_run(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
 @pytest.fixture(scope="session")
 def hostile_text() -> str:
     return HOSTILE
+
+
+@pytest.fixture(scope="session")
+def embedded_run(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
+    """What `medbench run` leaves of the embedded model, four steps and few questions."""
+    folder = tmp_path_factory.mktemp("embedded")
+    recipe = (RECIPES / "clinic.yaml").read_text("utf-8")
+    for key, value in {"steps": 4, "logging_steps": 2, "  validation_rows": 8}.items():
+        recipe = re.sub(rf"(?m)^{key}: .*$", f"{key}: {value}", recipe)
+    (folder / "short.yaml").write_text(recipe, "utf-8")
+    settings = [
+        f"models.tuned.adapter.recipe={folder / 'short.yaml'}", "limit=12", "orders=2",
+        "latency.prompt_tokens=[8]", "latency.output_tokens=4", "latency.iterations=5",
+        "latency.warmup=1",
+    ]  # fmt: skip
+    words = [part for one in settings for part in ("--set", one)]
+    done = subprocess.run(
+        [sys.executable, "-m", "medbench", "run", "--models", "base,tuned,tuned@onnx-fp32",
+         "--device", "cpu", "--out", str(folder / "run"), *words],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-3000:]
+    return RunFolder(folder / "run")

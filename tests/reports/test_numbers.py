@@ -65,6 +65,19 @@ def test_no_figure_of_a_table_can_be_altered_unnoticed(run: RunFolder, page: str
     assert altered > 1000
 
 
+@pytest.mark.slow
+def test_every_table_of_the_embedded_run_says_what_its_source_says(
+    embedded_run: RunFolder,
+) -> None:
+    page = (embedded_run / "report.html").read_text("utf-8")
+    sources, found = Sources(embedded_run), tables(page)
+    wrong = [why for table in found for why in disagreements(table, sources.of(table))]
+    assert wrong == []
+    assert {"Scores", "Differences", "Option order", "Accuracy against latency"} <= {
+        table.label for table in found
+    }
+
+
 def test_a_table_whose_source_nobody_named_is_an_error(run: RunFolder) -> None:
     with pytest.raises(KeyError, match="Something new"):
         Sources(run).of(read("Something new", "<table></table>"))

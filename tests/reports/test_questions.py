@@ -27,9 +27,7 @@ def unpacked(parts: tuple[str, ...]) -> list[Any]:
     return [row for part in parts for row in json.loads(gzip.decompress(base64.b64decode(part)))]
 
 
-def test_every_question_is_a_row_for_each_order(
-    questions: Questions, whole_run: RunFolder
-) -> None:
+def test_every_question_is_a_row_for_each_order(questions: Questions, whole_run: RunFolder) -> None:
     table = whole_run.samples()
     assert len(questions.rows) == table.groupby(["task", "doc_id", "order"]).ngroups
     published = table[table["order"] == 0].groupby(["task", "doc_id"]).ngroups
@@ -41,14 +39,11 @@ def test_every_question_is_a_row_for_each_order(
 
 def test_a_row_says_what_the_samples_say(questions: Questions, whole_run: RunFolder) -> None:
     table = whole_run.samples()
-    rows = {
-        (row["task"], row["doc_id"], row["model"]): row
-        for row in table.to_dict("records")
-    }
+    rows = {(row["task"], row["doc_id"], row["model"]): row for row in table.to_dict("records")}
     predicted = table.groupby(["model", "task", "cluster"])["prediction"].agg(set)
-    for task, number, key, question, options, target, answers, subject, order in (
-        questions.rows[::17]
-    ):
+    for task, number, key, question, options, target, answers, subject, order in questions.rows[
+        ::17
+    ]:
         for model, one in zip(questions.models, answers, strict=True):
             row = rows[questions.tasks[task], number, model]
             right, value, prediction, reasoning, output, tokens, problem, truncated, *rest = one

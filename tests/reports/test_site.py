@@ -3,6 +3,7 @@
 import json
 import re
 from collections.abc import Callable
+from html import unescape
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -15,11 +16,13 @@ from medbench.cli import app
 from medbench.errors import InputError
 from medbench.harness.folder.store import RunFolder
 from medbench.harness.results import task_score
-from medbench.reports.history import html as history_html
-from medbench.reports.history.history import read_history
+from medbench.reports.history.history import _judged, read_history
 from medbench.reports.history.site import build_site, find_runs
+from medbench.reports.history.write import write_history
 from medbench.reports.redaction import Sharing
 
+from .sources import score
+from .tables import Row, disagreements, figures, tables
 from .test_hostile import Tags
 
 MakeRun = Callable[..., RunFolder]
@@ -94,16 +97,61 @@ def test_a_history_needs_a_model_in_two_runs(runs: list[RunFolder], make_run: Ma
         read_history([runs[0], other])
 
 
-def test_the_page_of_a_history_has_every_score(runs: list[RunFolder]) -> None:
+def test_every_form_of_a_history_has_every_score(runs: list[RunFolder], tmp_path: Path) -> None:
     history = read_history(runs)
-    page = history_html.render(history)
+    written = write_history(history, RunFolder(tmp_path))
+    names = [path.relative_to(tmp_path).as_posix() for path in written]
+    assert names == ["history.html", "history.md", "history.json", "figures/history.svg"]
+    page, document, told = (path.read_text("utf-8") for path in written[:3])
     [said] = re.findall(r'<desc id="history-desc">(.*?)</desc>', page)
     for line in history.lines:
         for point in line.points:
             assert point.score is not None
             assert f"{point.shown} <small>{point.interval}</small>" in page
             assert point.shown in said
+            assert f" {point.shown} | {point.interval} |" in document
     assert "<script" not in page
+    assert "](figures/history.svg)" in document
+    for gate in history.gates:
+        for sentence in gate.said:
+            assert sentence.split(" (")[0] in document.replace("\\", "")
+    value = json.loads(told)
+    assert [one["label"] for one in value["runs"]] == ["first", "second", "third"]
+    for one in value["scores"]:
+        for run, point in zip((runs[1], runs[2], runs[0]), one["points"], strict=True):
+            source = run.results()["tasks"][one["task"]]["scores"][one["model"]]
+            assert point == {key: source[key] for key in ("value", "low", "high", "n")}
+    assert [gate["status"] for gate in value["gates"]] == ["pass", "regression"]
+
+
+def test_every_figure_of_a_history_is_that_of_its_runs(
+    runs: list[RunFolder], tmp_path: Path
+) -> None:
+    history = read_history(runs)
+    write_history(history, RunFolder(tmp_path))
+    ((table),) = tables((tmp_path / "history.html").read_text("utf-8"))
+    results = [run.results() for run in (runs[1], runs[2], runs[0])]
+    rows: list[Row] = [
+        [
+            [line.task.name], [line.model],
+            *(
+                score(one["tasks"][line.task.name]["scores"][line.model], line.task.metric)
+                for one in results
+            ),
+        ]
+        for line in history.lines
+    ]  # fmt: skip
+    assert disagreements(table, rows) == []
+    page = (tmp_path / "history.html").read_text("utf-8")
+    for before, run, gate in zip(history.runs, history.runs[1:], history.gates, strict=False):
+        verdicts = _judged("tuned", before.path, run.path).verdicts
+        assert gate.passed == sum(one.status == "pass" for one in verdicts)
+        assert f"{gate.passed}\u00a0verdicts passed" in page
+        for one in (one for one in verdicts if one.status != "pass"):
+            assert one.sentence in unescape(page)
+            shown = figures(one.sentence.replace(one.task, ""))
+            for value in (100 * one.observed, 100 * abs(one.limit), one.n):
+                assert any(one.says(value or 0) for one in shown), value
 
 
 class Links(HTMLParser):
