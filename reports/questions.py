@@ -155,8 +155,10 @@ def _moved(samples: pd.DataFrame) -> pd.Series[bool]:
 
 def _subjects(table: pd.DataFrame) -> list[str]:
     """Their names, sorted; not those that say nothing."""
-    names = table["subject"].dropna().unique() if "subject" in table else []
-    return sorted({shown for name in names if (shown := subject_shown(name))})
+    if "subject" not in table:
+        return []
+    names = map(subject_shown, table["subject"].dropna().unique())
+    return sorted({name for name in names if name})
 
 
 def _cut(table: pd.DataFrame) -> int:

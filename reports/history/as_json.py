@@ -44,5 +44,6 @@ def as_value(history: History) -> dict[str, Any]:
 
 
 def _point(point: Point) -> dict[str, Any] | None:
-    score = point.score
-    return score and {key: getattr(score, key) for key in ("value", "low", "high", "n")}
+    if point.score is None:
+        return None
+    return {key: getattr(point.score, key) for key in ("value", "low", "high", "n")}

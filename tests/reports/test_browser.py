@@ -179,15 +179,15 @@ def test_answers_that_depend_on_the_order_can_be_found(tab: Tab, whole_run: RunF
 def test_answers_that_an_export_changes_can_be_found(browser: Any, make_run: MakeRun) -> None:
     run = make_run()
     table, results, manifest = run.samples(), run.results(), run.manifest()
-    exported = table[(table["model"] == "tuned") & (table["order"] == 0)].copy()
-    exported["model"] = "tuned@onnx-int4"
-    text = exported[exported["task"] == "made_up_text"]
-    places = [place for place in text.index if len(set(text.at[place, "options"])) == 4][:7]
-    for place in places:
-        options = list(exported.at[place, "options"])
-        said = options.index(exported.at[place, "prediction"])
-        exported.at[place, "prediction"] = options[(said + 1) % len(options)]
-    run.write_table("samples.parquet", pd.concat([table, exported], ignore_index=True))
+    exported = [
+        row | {"model": "tuned@onnx-int4"}
+        for row in table[(table["model"] == "tuned") & (table["order"] == 0)].to_dict("records")
+    ]
+    text = [row for row in exported if row["task"] == "made_up_text"]
+    for row in [row for row in text if len(set(row["options"])) == 4][:7]:
+        options = list(row["options"])
+        row["prediction"] = options[(options.index(row["prediction"]) + 1) % 4]
+    run.write_table("samples.parquet", pd.concat([table, pd.DataFrame(exported)]))
     manifest["models"].append("tuned@onnx-int4")
     run.write_json("manifest.json", manifest)
     run.write_json("results.json", results)
