@@ -28,8 +28,8 @@ class Comparison:
     """b against a on one task, or pooled over tasks.
 
     Attributes:
-        task: Its name; of the pooled one ``all tasks``, or ``3 of 4 tasks`` where the fourth is no
-            accuracy.
+        task: Its name; of the pooled one ``all tasks pooled``, or ``3 of 4 tasks pooled`` where the
+            fourth is no accuracy.
         metric: ``acc`` or ``bits_per_byte``.
         protocol: How the task was asked; empty when pooled.
         found: The paired difference, its interval and test.
@@ -222,10 +222,11 @@ def _pooled(
     if not accuracies:
         return None, []
     whole = pool(accuracies)
-    name = "all tasks" if len(accuracies) == tasks else f"{len(accuracies)} of {tasks} tasks"
+    which = "all" if len(accuracies) == tasks else f"{len(accuracies)} of {tasks}"
+    name = f"{which} tasks pooled"
     asked = sum(rows["cluster"].nunique() for rows in accuracies)
     n = whole["cluster"].nunique()
-    said = f"{name}: some ask the same questions, {questions(n)} in all; each counts once"
+    said = f"{name}: some of them ask the same, {questions(n)} in all; each counts once"
     return _compare(name, whole.assign(protocol=""), confidence), [said] if n < asked else []
 
 

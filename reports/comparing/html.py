@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..figures.compare import forest
+from ..figures.compare import differences
 from ..html import render_page
 from .compare import COLUMNS, Page
 
@@ -13,5 +13,5 @@ def render(page: Page) -> str:
         "compare.html.j2",
         page=page,
         columns=COLUMNS,
-        charts=[forest(pair, place, page.confidence) for place, pair in enumerate(page.pairs)],
+        charts=[differences(pair, place) for place, pair in enumerate(page.pairs)],
     )

@@ -14,8 +14,8 @@ from typing import Any
 from ..formatting import number
 from ..report import Report
 from ..sections.scores import Task
-from ..verdicts import Comparison
 from .calibration import reliability, risk_coverage
+from .forest import forest
 from .latency import scatter, strips
 from .memory import memory
 from .plot import SMALL, Look, bands, frame, guide, heading, interval, label, legend, page
@@ -92,16 +92,11 @@ def _accuracy_rows(ax: Any, top: float, task: Task, looks: dict[str, Look]) -> l
 
 
 def _differences(report: Report) -> Chart | None:
-    """Forest plot: a panel for each unit, and right of zero is always better."""
     shown = [one for one in report.comparisons if one.difference is not None]
     if not shown:
         return None
-    units = dict.fromkeys((one.scale.step, one.higher_is_better) for one in shown)
-    panels = [[c for c in shown if (c.scale.step, c.higher_is_better) == unit] for unit in units]
     several = len({one.tuned for one in shown}) > 1
-    figure, axes = page(*(46 * len(panel) for panel in panels))
-    for ax, panel in zip(axes, panels, strict=True):
-        _forest(ax, panel, _looks(report), several)
+    figure = forest(shown, _looks(report), named=several)
     pair = (
         "each model minus the one it stands on"
         if several
@@ -110,28 +105,6 @@ def _differences(report: Report) -> Chart | None:
     heading(figure, f"{pair}, same questions")
     said = [one.sentence for one in shown]
     return _chart(figure, "differences", "Paired differences, tuned minus base", said)
-
-
-def _forest(ax: Any, panel: list[Comparison], looks: dict[str, Look], several: bool) -> None:
-    factor = panel[0].scale.factor
-    ends = [
-        tuple(None if end is None else factor * end for end in (one.difference, one.low, one.high))
-        for one in panel
-    ]
-    known = [end for three in ends for end in three if end is not None]
-    reach = max(*map(abs, known), 1e-9)
-    low, high = min(*known, -0.25 * reach), max(*known, 0.25 * reach)
-    pad = 0.06 * (high - low)
-    limits = (low - pad, high + pad)
-    ax.set_xlim(limits if panel[0].higher_is_better else limits[::-1])
-    frame(ax, f"{panel[0].scale.step}, with 95 % interval; right of 0 is better")
-    bands(ax, [(46.0 * place + 20, 46.0 * place + 40) for place in range(len(panel))])
-    for place, (one, three) in enumerate(zip(panel, ends, strict=True)):
-        y = 46.0 * place
-        name = f"{one.task}, {one.tuned}" if several else one.task
-        label(ax, y + 11, name, "" if several else f"{one.shown}  ({one.interval})")
-        ax.plot([0, 0], [y + 20, y + 40], color=INK, lw=1.2, alpha=0.8)
-        interval(ax, y + 30, three, looks[one.tuned])
 
 
 def _calibration(report: Report) -> list[Chart]:

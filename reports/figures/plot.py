@@ -20,7 +20,7 @@ TOP = 28
 """Room for the legend."""
 FOOT = 40
 """Room below a panel for ticks and the unit."""
-MARGIN, GAP, NAME = 38, 28, 26
+MARGIN, GAP, NAME = 38, 40, 26
 """Of panels in a grid: left of the first, between two, and above each for its name."""
 TEXT, SMALL = 13, 12
 

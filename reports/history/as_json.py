@@ -23,6 +23,7 @@ def as_value(history: History) -> dict[str, Any]:
     return {
         "format": FORMAT,
         "title": history.title,
+        "headlines": list(history.headlines),
         "models": list(history.models),
         "method": history.method,
         "runs": [

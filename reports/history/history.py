@@ -15,6 +15,7 @@ from ...harness.folder.store import RunFolder
 from ...harness.gate.judging import judge
 from ...harness.gate.result import GateResult, Status, Verdict
 from ...harness.gate.sides import candidate_and_baseline, rules_of
+from ..formatting import count
 from ..redaction import Sharing
 from ..report import Report
 from ..sections.scores import Score, Task
@@ -78,6 +79,15 @@ class Gate:
     said: tuple[str, ...]
     passed: int
 
+    @property
+    def sentence(self) -> str:
+        """The status, and how many verdicts it rests on."""
+        found = f"{self.model} in {self.run} against {self.before}: "
+        if not self.status:
+            return f"{found}not judged."
+        rest = f", {count(len(self.said))} did not" if self.said else ""
+        return f"{found}{self.status}; {count(self.passed, 'verdict')} passed{rest}."
+
 
 @dataclass(frozen=True)
 class History:
@@ -93,6 +103,11 @@ class History:
     @property
     def title(self) -> str:
         return f"{' and '.join(self.models)} over {len(self.runs)} runs"
+
+    @property
+    def headlines(self) -> tuple[str, ...]:
+        """What the gate says of the last run of each model that has one before it."""
+        return tuple({gate.model: gate.sentence for gate in self.gates}.values())
 
     @property
     def tasks(self) -> tuple[Task, ...]:

@@ -13,6 +13,8 @@ from .history import History
 def print_history(history: History, console: Console) -> None:
     """Print the scores by run, then what the gate says of each run."""
     console.print(Text(history.title, "bold"))
+    for sentence in history.headlines:
+        console.print(Text(sentence))
     for number, run in enumerate(history.runs, 1):
         console.print(
             Text.assemble((f"  {number}  ", "dim"), run.label, "  ", (run.report.created, "dim"))

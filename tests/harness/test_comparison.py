@@ -113,7 +113,7 @@ def test_a_question_of_two_tasks_counts_once_in_all_tasks() -> None:
     assert found.pooled is not None
     assert (found.pooled.found.n, found.pooled.found.test) == (16, "exact sign flip")
     assert found.warnings == (
-        "all tasks: some ask the same questions, 16 questions in all; each counts once",
+        "all tasks pooled: some of them ask the same, 16 questions in all; each counts once",
     )
 
 
@@ -127,7 +127,7 @@ def test_pooled_says_how_many_of_the_tasks_it_holds() -> None:
     )
     pooled = compare_sides(a, b).pooled
     assert pooled is not None
-    assert (pooled.task, pooled.protocol, pooled.found.n) == ("1 of 2 tasks", "", 2)
+    assert (pooled.task, pooled.protocol, pooled.found.n) == ("1 of 2 tasks pooled", "", 2)
 
 
 def test_notes_say_whose_they_are_and_once_where_of_both() -> None:
