@@ -7,7 +7,7 @@ import pytest
 from medbench.harness.folder.store import RunFolder
 from medbench.harness.statistics import stats
 from medbench.reports import Report
-from medbench.reports.figures import charts as charts_module
+from medbench.reports.figures import forest as forest_module
 from medbench.reports.figures.charts import NAMES, Chart, draw
 from medbench.reports.figures.svg import FILE_INK, INK
 from medbench.reports.sections.scores import read_tasks
@@ -74,7 +74,7 @@ def test_a_forest_of_equal_answers_still_has_width(
         "comparisons": [entry | {"base": "base", "tuned": "tuned"}],
     }
     drawn: list[tuple[float, float, float]] = []
-    monkeypatch.setattr(charts_module, "interval", lambda ax, y, ends, look: drawn.append(ends))
+    monkeypatch.setattr(forest_module, "interval", lambda ax, y, ends, look: drawn.append(ends))
     report = replace(Report.read(whole_run), tasks=read_tasks(results))
     (chart,) = [one for one in draw(report) if one.name == "differences"]
     assert "cannot be excluded" in chart.description

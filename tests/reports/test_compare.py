@@ -39,7 +39,7 @@ def test_a_run_alone_compares_tuned_with_base(whole_run: RunFolder) -> None:
     assert {*keys.split(), "name_a", "name_b"} <= set(first)
     assert (first["name_a"], first["name_b"], first["verdict"]) == ("base", "tuned", "better")
     [pooled] = found["pooled"]
-    assert pooled["task"] == "3 of 4 tasks"
+    assert pooled["task"] == "3 of 4 tasks pooled"
     assert pooled["n"] < 600, "some questions of these tasks are the same"
     assert f"{pooled['n']} questions in all; each counts once" in " ".join(found["warnings"])
     assert sum(first["discordant"]) == sum(f["task"] == first["task"] for f in found["flips"])
