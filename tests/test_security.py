@@ -32,7 +32,7 @@ def test_planted_tokens_are_in_nothing_that_a_run_leaves(
     tmp_path: Path, short_recipe: Path
 ) -> None:
     """Tuned, tracked, scored and reported; one token is even written on the command line."""
-    watchers = [name for name in ("tensorboard", "wandb") if find_spec(name)]
+    watchers = [name for name in ("tensorboard", "wandb", "mlflow") if find_spec(name)]
     short_recipe.write_text(
         short_recipe.read_text("utf-8").replace("watch: []", f"watch: {watchers}"), "utf-8"
     )

@@ -23,7 +23,7 @@ from medbench.reports.redaction import Sharing
 
 from .sources import score
 from .tables import Row, disagreements, figures, tables
-from .test_hostile import Tags
+from .test_hostile import Tags, tags_of_markdown
 
 MakeRun = Callable[..., RunFolder]
 
@@ -266,3 +266,26 @@ def test_hostile_text_stays_text_on_every_page(hostile_run: RunFolder, tmp_path:
             assert tag not in ("img", "iframe", "base", "object", "embed", "link")
             assert not [name for name in attributes if name.startswith("on")]
             assert "javascript:" not in (attributes.get("href") or "")
+
+
+def test_hostile_text_stays_text_in_every_form_of_a_history(
+    hostile_run: RunFolder, tmp_path: Path
+) -> None:
+    twins = [clone(hostile_run, tmp_path / f"runs/{day}", day) for day in (3, 4)]
+    page, document, told, figure = (
+        path.read_text("utf-8")
+        for path in write_history(read_history(twins), RunFolder(tmp_path / "out"))
+    )
+    ours = {
+        "h1", "h2", "p", "strong", "em", "ol", "ul", "li", "img", "table", "thead", "tbody", "tr",
+        "th", "td",
+    }  # fmt: skip
+    found = tags_of_markdown(document)
+    assert {tag for tag, _ in found} <= ours
+    assert [one["src"] for tag, one in found if tag == "img"] == ["figures/history.svg"]
+    for source in (page, figure):
+        for tag, attributes in Tags(source).found:
+            assert tag not in ("script", "img", "iframe", "foreignobject")
+            assert not [name for name in attributes if name.startswith("on")]
+    assert told.isascii()
+    assert not {"\x1b", "\x00", "\u202e"} & {*json.dumps(json.loads(told), ensure_ascii=False)}
