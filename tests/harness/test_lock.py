@@ -122,11 +122,13 @@ def test_a_living_holder_elsewhere_is_believed_at_once(tmp_path: Path) -> None:
     assert path.read_bytes() == before
 
 
+@pytest.mark.parametrize("age", [3600, -3600], ids=["an hour ago", "in an hour"])
 def test_a_silent_holder_elsewhere_is_watched_and_then_replaced(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, age: float
 ) -> None:
+    """Also one that died when its clock, or ours, was an hour wrong."""
     monkeypatch.setattr(lock, "LEASE", 1.0)
-    stranger(tmp_path, age=3600)
+    stranger(tmp_path, age=age)
     heard: list[str] = []
     started = time.monotonic()
     with held(tmp_path, heard.append) as mine:

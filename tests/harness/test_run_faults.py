@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
@@ -159,6 +160,24 @@ def test_a_disk_too_full_for_the_manifest_is_one_line_too(tmp_path: Path) -> Non
     with full_after(1000), pytest.raises(StageError, match="cannot be written") as caught:
         go(tmp_path / "R")
     assert "\n" not in str(caught.value)
+
+
+def test_a_clock_that_jumps_changes_neither_answers_nor_durations(
+    undisturbed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every look at the clock finds it a day on, or back where it was."""
+    clock, jumps = time.time, cycle([0.0, 86400.0, -86400.0])
+    started = time.monotonic()
+    with monkeypatch.context() as patch:
+        patch.setattr(time, "time", lambda: clock() + next(jumps))
+        assert go(tmp_path / "R").ran == STAGES
+        assert go(tmp_path / "R").ran == []
+    took = time.monotonic() - started
+    manifest = RunFolder(tmp_path / "R").manifest()
+    seconds = [one["seconds"] for one in manifest["stages"].values()]
+    assert all(0 < one < took for one in [*seconds, manifest["seconds"]])
+    assert sum(seconds) < took
+    same_answers(tmp_path / "R", undisturbed)
 
 
 @pytest.mark.parametrize("kind", [MemoryError, torch.OutOfMemoryError])
