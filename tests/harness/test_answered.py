@@ -256,11 +256,11 @@ def test_an_endpoint_that_fails_half_way_is_asked_only_the_rest(
 # -- a whole run ---------------------------------------------------------------------------------
 
 SLOW = """
-import sys, time
+import os, sys, time
 from medbench.harness.folder import journal
 from medbench.harness.models import answered
 from medbench.harness.scorer.lm import PackedLM
-every, heard = float(sys.argv.pop(1)), sys.argv.pop(1)
+every, heard = float(sys.argv.pop(1)), sys.argv.pop(1) + os.environ.get("RANK", "")
 answered.MINUTE, journal.EVERY = {"cpu": 2e8}, every
 ask = PackedLM.loglikelihood
 def slow(self, requests, **options):
@@ -364,6 +364,45 @@ def test_a_run_killed_in_the_middle_of_a_task_goes_on_there(
     assert not (out / PARTS).exists(), "done, so not needed"
     one, other = RunFolder(out).samples(), RunFolder(whole).samples()
     pd.testing.assert_frame_equal(one, other, check_exact=True)
+
+
+@pytest.mark.slow
+def test_of_several_processes_each_goes_on_with_its_own_answers(
+    undisturbed: tuple[Path, int], tmp_path: Path
+) -> None:
+    from .test_ranks_run import LAUNCH, QUIET
+
+    (tmp_path / "slow.py").write_text(SLOW)
+    arguments = ["run", "--device", "cpu", "--set", "latency=null", "--out", str(tmp_path / "R")]
+    arguments += ["--models", "base", "--tasks", "clinic_text"]
+
+    def start(told: str) -> subprocess.Popen[str]:
+        for rank in "01":
+            (tmp_path / f"{told}{rank}").touch()
+        command = [*LAUNCH, str(tmp_path / "slow.py"), "0", str(tmp_path / told), *arguments]
+        return subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+            start_new_session=True, env=os.environ | QUIET,
+        )  # fmt: skip
+
+    def asked(told: str) -> list[list[int]]:
+        return [[int(n) for n in (tmp_path / f"{told}{r}").read_text().split()] for r in "01"]
+
+    process = start("first")
+    while min(map(len, asked("first"))) < 3:
+        assert process.poll() is None, process.communicate()[0]
+        time.sleep(0.02)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    first = asked("first")
+    process = start("then")
+    said, _ = process.communicate(timeout=240)
+    assert process.returncode == 0, said
+    whole, every = undisturbed
+    for before, after in zip(first, asked("then"), strict=True):
+        assert every // 2 - sum(before) <= sum(after) <= every // 2 - sum(before[:-1])
+    one, other = RunFolder(tmp_path / "R").samples(), RunFolder(whole).samples()
+    pd.testing.assert_frame_equal(one, other, atol=1e-3)
 
 
 def test_answers_of_another_model_are_not_taken(
