@@ -104,7 +104,7 @@ def _lead(plan: Plan, target: RunFolder, group: Ranks) -> None:
         ):
             _perform(plan, target, group, lock, terminal)
     except Stopped as stop:
-        typer.echo(f"Interrupted. Finished stages are kept in {folder}; to go on:")
+        typer.echo(f"Interrupted. What is done is kept in {folder}; to go on:")
         typer.echo(f"  {plan.command}")
         raise typer.Exit(stop.exit_code) from None
     except OSError as error:

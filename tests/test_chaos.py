@@ -26,7 +26,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -80,7 +80,8 @@ class World:
     arguments: list[str]
     folder: Path
     volume: Path | None = None
-    seconds: float = 0.0
+    start_up: float = 0.0
+    stages: dict[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.context = multiprocessing.get_context("forkserver")
@@ -107,7 +108,7 @@ class World:
         if kind == "full":
             return self.fill(out, rng)
         process = self.start(out)
-        when = rng.uniform(0, 1.2 * self.seconds)
+        when = rng.uniform(0, 1.2 * self.left(out))
         process.join(when)
         number = signal.SIGTERM if kind == "terminate" else signal.SIGKILL
         family = []
@@ -127,6 +128,12 @@ class World:
         if kind == "cut":
             return f"{when:.1f} s, then {cut_one(out, rng)}"
         return f"{when:.1f} s → {process.exitcode}"
+
+    def left(self, out: Path) -> float:
+        """Seconds that the command takes from where *out* is, if nothing happens to it."""
+        known = (RunFolder(out).last_manifest() or {}).get("stages", {})
+        done = {name for name, record in known.items() if record["status"] == "done"}
+        return self.start_up + sum(s for name, s in self.stages.items() if name not in done)
 
     def fill(self, out: Path, rng: random.Random) -> str:
         """Run the command on a disk that has not enough room; what happened, in words."""
@@ -231,7 +238,9 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
         made.finish(folder / "undisturbed")
         started = time.monotonic()
         made.finish(folder / "timed")
-        made.seconds = time.monotonic() - started
+        stages = RunFolder(folder / "timed").manifest()["stages"]
+        made.stages = {name: record["seconds"] for name, record in stages.items()}
+        made.start_up = time.monotonic() - started - sum(made.stages.values())
         yield made
 
 

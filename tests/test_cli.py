@@ -148,7 +148,7 @@ def test_interrupted_says_how_to_go_on(tmp_path: Path) -> None:
     process.send_signal(signal.SIGINT)
     said, _ = process.communicate(timeout=60)
     assert process.returncode == 130
-    assert "Interrupted. Finished stages are kept in R" in said
+    assert "Interrupted. What is done is kept in R" in said
     assert "medbench run --device cpu --out R" in said
     assert '"status": "failed"' in manifest.read_text()
 

@@ -142,7 +142,7 @@ def _explained(where: str, url: str | None) -> Iterator[None]:
         yield
     except (requests.RequestException, aiohttp.ClientError, TimeoutError) as error:
         raise StageError(
-            f"{where}: {_address(url)} {_trouble(error)}. Finished stages are kept: mend it and "
+            f"{where}: {_address(url)} {_trouble(error)}. What it answered is kept: mend it and "
             "give the same command again"
         ) from None
     except MedbenchError:

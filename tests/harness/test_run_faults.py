@@ -269,7 +269,7 @@ def test_a_signal_ends_a_run_in_order(tmp_path: Path, number: int, code: int) ->
     process.send_signal(number)  # the impatient are heard once
     said, _ = process.communicate(timeout=120)
     assert process.returncode == code, said
-    assert f"Interrupted. Finished stages are kept in {out}; to go on:\n  medbench run" in said
+    assert f"Interrupted. What is done is kept in {out}; to go on:\n  medbench run" in said
     assert "Traceback" not in said
     manifest = RunFolder(out).manifest()
     assert manifest["status"] == "failed"
