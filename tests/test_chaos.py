@@ -190,7 +190,7 @@ def mounted(folder: Path) -> Iterator[Path | None]:
     try:
         yield volume
     finally:
-        subprocess.run(["umount", volume], check=True)
+        subprocess.run(["umount", "--lazy", volume], check=True)
 
 
 def cut_one(out: Path, rng: random.Random) -> str:
