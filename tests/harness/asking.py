@@ -1,5 +1,6 @@
 """One model asked one task, for tests of back ends."""
 
+import json
 from typing import Any
 
 import pandas as pd
@@ -25,3 +26,25 @@ def samples(
     pool = ScoringPool({"m": spec}, {}, "cpu")
     with pool.use("m") as lm:
         return score("m", lm, task(name), Asking(limit=limit, prompt=prompt or Prompt()))
+
+
+class Counted:
+    """Counts what reaches a model, and stops it before request number *stop*."""
+
+    def __init__(self, lm: Any, stop: int | None = None) -> None:
+        self.units: list[list[Any]] = []
+        for kind in ("loglikelihood", "loglikelihood_rolling", "generate_until"):
+            self._count(lm, kind, getattr(type(lm), kind), stop)
+
+    def _count(self, lm: Any, kind: str, ask: Any, stop: int | None) -> None:
+        def counted(requests: list[Any], **options: Any) -> Any:
+            if stop is not None and sum(map(len, self.units)) >= stop:
+                raise KeyboardInterrupt
+            self.units.append([json.dumps(request.args) for request in requests])
+            return ask(lm, requests, **options)
+
+        setattr(lm, kind, counted)
+
+    @property
+    def requests(self) -> list[Any]:
+        return [request for unit in self.units for request in unit]

@@ -33,7 +33,7 @@ from medbench.harness.suite import EMBEDDED, ModelSpec, load_suite
 from medbench.tasks.catalog import task
 from medbench.tasks.templates import Prompt
 
-from .asking import chat
+from .asking import Counted, chat
 from .openai_server import saying, serving
 
 CLINIC = ModelSpec(pretrained="embedded:clinic")
@@ -101,28 +101,6 @@ def test_batches_are_full_and_of_one_setting(asked: list[tuple[str, int]], size:
 
 
 # -- a model that is interrupted -----------------------------------------------------------------
-
-
-class Counted:
-    """Counts what reaches a model, and stops it before request number *stop*."""
-
-    def __init__(self, lm: Any, stop: int | None = None) -> None:
-        self.units: list[list[Any]] = []
-        for kind in ("loglikelihood", "loglikelihood_rolling", "generate_until"):
-            self._count(lm, kind, getattr(type(lm), kind), stop)
-
-    def _count(self, lm: Any, kind: str, ask: Any, stop: int | None) -> None:
-        def counted(requests: list[Any], **options: Any) -> Any:
-            if stop is not None and sum(map(len, self.units)) >= stop:
-                raise KeyboardInterrupt
-            self.units.append([json.dumps(request.args) for request in requests])
-            return ask(lm, requests, **options)
-
-        setattr(lm, kind, counted)
-
-    @property
-    def requests(self) -> list[Any]:
-        return [request for unit in self.units for request in unit]
 
 
 @pytest.fixture(scope="module")

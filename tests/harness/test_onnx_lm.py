@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from lm_eval.api.instance import Instance
@@ -14,10 +15,14 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from medbench.errors import InputError, StageError
 from medbench.harness.evaluate import Asking, score
+from medbench.harness.folder import journal
+from medbench.harness.models import answered
 from medbench.harness.ort.lm import OnnxLM
 from medbench.harness.scorer.lm import PackedLM
 from medbench.tasks.catalog import tasks
 from medbench.tasks.clinic.rows import choice_docs
+
+from .asking import Counted
 
 Exports = Callable[[str], Path]
 GREEDY = {"until": ["\n"], "max_gen_toks": 24, "do_sample": False, "temperature": 0.0}
@@ -68,6 +73,28 @@ def test_generated_answers_are_the_torch_models(export: OnnxLM, reference: Packe
     ours, theirs = (score("m", lm, task, Asking(limit=12)) for lm in (export, reference))
     for column in ("output", "output_tokens", "truncated", "prediction", "score", "problem"):
         assert ours[column].tolist() == theirs[column].tolist()
+
+
+@pytest.mark.parametrize("name", ["clinic_text", "clinic_open"])
+def test_an_interrupted_task_goes_on_with_the_same_bits(
+    export: OnnxLM, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.setattr(answered, "MINUTE", {"cpu": 1e9})
+    monkeypatch.setattr(journal, "EVERY", 0)
+
+    def asked(place: str, stop: int | None = None) -> tuple[Any, Counted, int]:
+        counted = Counted(export, stop)
+        kept = journal.Journal(tmp_path / place)
+        with answered.answered(export, kept) as known:
+            table = score("m", export, tasks()[name], Asking(limit=48), known.tick)
+        return table, counted, known.before
+
+    whole, every, _ = asked("whole")
+    with pytest.raises(KeyboardInterrupt):
+        asked("J", stop=len(every.requests) // 2)
+    table, rest, before = asked("J")
+    assert 0 < before < len(every.requests) == before + len(rest.requests)
+    pd.testing.assert_frame_equal(table, whole, check_exact=True)
 
 
 @pytest.mark.parametrize("batch_size", [1, 5, 16])
