@@ -180,7 +180,10 @@ def mounted(folder: Path) -> Iterator[Path | None]:
     volume.mkdir()
     with image.open("wb") as opened:
         opened.truncate(VOLUME)
-    commands = [["mkfs.ext4", "-q", "-m", "0", image], ["mount", "-o", "loop", image, volume]]
+    commands: list[list[str | Path]] = [
+        ["mkfs.ext4", "-q", "-m", "0", image],
+        ["mount", "-o", "loop", image, volume],
+    ]
     try:
         for command in commands:
             subprocess.run(command, check=True, capture_output=True)
