@@ -89,17 +89,28 @@ class Answered:
                 missing.append((unit, key))
         self.before += len(found)
         self._done, self._whole = len(found), len(requests)
-        if self._remote and missing:
-            missing = [([index for unit, _ in missing for index in unit], "")]
-        for unit, key in missing:
-            with _hearing(self._lm, self._journal) if self._remote else contextlib.nullcontext():
-                answers = list(ask([requests[index] for index in unit]))
+        way = self._at_once if self._remote else self._in_turn
+        for unit, answers in way(lambda unit: list(ask([requests[i] for i in unit])), missing):
             found |= zip(unit, answers, strict=True)
             self._done = len(found)
-            if not self._remote:
-                self._journal.add(key, list(map(_packed, answers)))
         self._tick(len(requests), len(requests), "")
         return [found[index] for index in range(len(requests))]
+
+    def _in_turn(
+        self, ask: Callable[[Unit], list[Any]], missing: list[tuple[Unit, str]]
+    ) -> Iterator[tuple[Unit, list[Any]]]:
+        for unit, key in missing:
+            answers = ask(unit)
+            self._journal.add(key, list(map(_packed, answers)))
+            yield unit, answers
+
+    def _at_once(
+        self, ask: Callable[[Unit], list[Any]], missing: list[tuple[Unit, str]]
+    ) -> Iterator[tuple[Unit, list[Any]]]:
+        rest = [index for unit, _ in missing for index in unit]
+        if rest:
+            with _hearing(self._lm, self._journal):
+                yield rest, ask(rest)
 
     def _units(self, kind: str, requests: list[Any]) -> list[Unit]:
         if self._remote:

@@ -34,7 +34,7 @@ from medbench.tasks.catalog import task
 from medbench.tasks.templates import Prompt
 
 from .asking import Counted, chat
-from .openai_server import saying, serving
+from .openai_server import model_at, saying, serving
 
 CLINIC = ModelSpec(pretrained="embedded:clinic")
 
@@ -229,6 +229,41 @@ def test_an_endpoint_that_fails_half_way_is_asked_only_the_rest(
     assert len(again) == 7 - before
     assert table["output_tokens"].tolist() == [5.0] * 12, "what the server said is kept as well"
     pd.testing.assert_frame_equal(table, whole)
+
+
+def test_likelihoods_of_an_endpoint_are_kept_as_well(tmp_path: Path) -> None:
+    """Through lm-eval's client of completions, four prompts a request."""
+    model = model_at(EMBEDDED["embedded:clinic"])
+    told: list[int] = []
+    broken = [9]
+
+    def answer(path: str, body: dict[str, Any]) -> dict[str, Any]:
+        if broken and len(told) >= broken[0]:
+            return {"status": 500}
+        told.append(len(body["prompt"]))
+        return model(path, body)
+
+    def scored(folder: Path) -> tuple[pd.DataFrame, int]:
+        pool = ScoringPool({"m": spec}, {}, "cpu")
+        with pool.use("m") as lm, answered(lm, Journal(folder), remote=True) as known:
+            table = score("m", lm, task("clinic_text"), Asking(limit=12), known.tick)
+        return table, known.before
+
+    with serving(answer) as server:
+        args = {
+            "model": "clinic", "base_url": f"{server.url}/v1/completions", "batch_size": 4,
+            "tokenizer": str(EMBEDDED["embedded:clinic"]), "tokenizer_backend": "huggingface",
+            "max_retries": 1,
+        }  # fmt: skip
+        spec = ModelSpec(backend="local-completions", args=args)
+        with pytest.raises(StageError, match="HTTP 500"):
+            scored(tmp_path / "J")
+        broken.clear()
+        table, before = scored(tmp_path / "J")
+        assert before == sum(told[:9])
+        assert sum(told) == 48
+        whole, _ = scored(tmp_path / "whole")
+    pd.testing.assert_frame_equal(table, whole, atol=1e-5)
 
 
 # -- a whole run ---------------------------------------------------------------------------------
