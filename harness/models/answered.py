@@ -115,6 +115,8 @@ class Answered:
     def _units(self, kind: str, requests: list[Any]) -> list[Unit]:
         if self._remote:
             return [[index] for index in range(len(requests))]
+        if _loads_for_each_call(self._lm):
+            return [list(range(len(requests)))]
         if kind == "generate_until":
             size = getattr(self._lm, "batch_size", None)
             return batches(requests, size if isinstance(size, int) else MANY)
@@ -204,6 +206,11 @@ def shared(one: str, other: str) -> int:
         else:
             high = middle - 1
     return low
+
+
+def _loads_for_each_call(lm: Any) -> bool:
+    """Whether *lm* is lm-eval's vLLM in data-parallel mode: its replicas live for one call."""
+    return getattr(lm, "data_parallel_size", 1) > 1 and getattr(lm, "model", None) is None
 
 
 def _characters(lm: Any) -> int:

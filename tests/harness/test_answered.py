@@ -176,6 +176,39 @@ def test_units_change_no_answer(pool: ScoringPool, tmp_path: Path, small: None) 
     pd.testing.assert_frame_equal(table, plain, rtol=1e-4, atol=1e-4)
 
 
+class Engine:
+    """As much of lm-eval's class for an engine that makes its own batches as is looked at."""
+
+    batch_size = "auto"
+
+    def __init__(self, replicas: int) -> None:
+        self.data_parallel_size = replicas
+        self.model = object() if replicas == 1 else None
+        self.calls: list[int] = []
+
+    def loglikelihood(self, requests: list[Any]) -> list[tuple[float, bool]]:
+        raise NotImplementedError
+
+    loglikelihood_rolling = loglikelihood
+
+    def generate_until(self, requests: list[Any]) -> list[str]:
+        self.calls.append(len(requests))
+        return [request.args[0].upper() for request in requests]
+
+
+@pytest.mark.parametrize(("replicas", "calls"), [(1, [3, 3, 1]), (2, [7])])
+def test_an_engine_gets_many_requests_and_one_that_loads_for_each_call_gets_all(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, replicas: int, calls: list[int]
+) -> None:
+    monkeypatch.setattr(module, "MANY", 3)
+    lm: Any = Engine(replicas)
+    texts = ["a", "ccc", "bb", "a", "dddd", "e", "ff"]
+    with answered(lm, Journal(tmp_path)):
+        found = lm.generate_until([Request((text, {})) for text in texts])
+    assert found == [text.upper() for text in texts]
+    assert lm.calls == calls
+
+
 def test_the_model_is_left_as_it_was(pool: ScoringPool, tmp_path: Path) -> None:
     with pool.use("m", 4) as lm:
         before = dict(vars(lm))
