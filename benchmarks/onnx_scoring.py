@@ -12,7 +12,8 @@ threads, for which it has no setting. Shapes longer than the graph's context are
 sides would cut them, at different places.
 
 The graph is an export of the embedded model in fp32, made here; ``--model`` takes 48m, 1b or 8b
-(random weights) or a checkpoint, ``--format`` another precision, ``--device cuda`` a GPU.
+(random weights) or a checkpoint, ``--format`` another precision, ``--device cuda`` a GPU; or
+``--export`` names one that is there.
 """
 
 from __future__ import annotations
@@ -103,6 +104,8 @@ def measure(
 
 
 def _export(options: argparse.Namespace, questions: list[Any], scratch: Path) -> Path:
+    if options.export:
+        return options.export
     source = Path(EMBEDDED.get(options.model, options.model))
     if options.model in SIZES:
         source = scratch / "model"
@@ -163,6 +166,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--model", default="embedded:clinic", help="or 48m, 1b, 8b, a checkpoint")
     parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
     parser.add_argument("--format", help="fp32 (or fp16 on CUDA), int8, int4")
+    parser.add_argument("--export", type=Path, help="score this export; none is made")
     parser.add_argument("--data", type=Path, default=DATA, help="MedQA questions, JSON Lines")
     parser.add_argument("--questions", type=int, default=32)
     parser.add_argument("--repeat", type=int, default=5, help="turns of both sides")

@@ -8,15 +8,18 @@ from types import SimpleNamespace
 import onnxruntime
 import pytest
 import torch
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from medbench.errors import InputError, StageError
 from medbench.harness.export import export_onnx
+from medbench.harness.latency.engines import greedy
 from medbench.harness.ort import session as ort_session
 from medbench.harness.ort.runtime import OrtModel, _Graphs
 from medbench.harness.suite import EMBEDDED
+from medbench.tasks.clinic.rows import choice_docs
 
 CHECKPOINT = EMBEDDED["embedded:clinic"]
+TOKENIZER = AutoTokenizer.from_pretrained(CHECKPOINT)
 CUDA = torch.device("cuda", 0)
 
 
@@ -237,3 +240,42 @@ def test_falling_back_to_the_cpu_is_an_error(monkeypatch: pytest.MonkeyPatch) ->
         StageError, match=r"model\.onnx: ONNX Runtime fell back from CUDA to the CPU"
     ):
         ort_session.open_session(Path("model.onnx"), CUDA, 1, cuda_graph=False)
+
+
+# On a GPU.
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("kind", ["fp16", "bf16", "int4"])
+def test_replayed_steps_are_plain_ones(tmp_path: Path, kind: str) -> None:
+    folder = export_onnx(CHECKPOINT, tmp_path / kind, precision=kind, provider="cuda").path
+    plain, graphed = (
+        OrtModel(folder, device="cuda", max_len=64, cuda_graph=graph) for graph in (False, True)
+    )
+    # Another number of rows moves the buffers, so that the second and third are captured anew.
+    for lengths in ([9], [5, 12, 9], [20]):
+        ids = padded([prompt(length, seed=length) for length in lengths])
+        more = torch.tensor([prompt(12, seed=row) for row in range(len(lengths))])
+        for model in (plain, graphed):
+            model.reset()
+            model.prefill(ids, lengths)
+        for k in range(12):
+            wanted, found = (model.step(more[:, [k]]).float() for model in (plain, graphed))
+            assert (found - wanted).norm() < 0.02 * wanted.norm()
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("graph", [False, True])
+def test_a_gpu_continues_as_torch_does(
+    tmp_path: Path, reference: torch.nn.Module, graph: bool
+) -> None:
+    folder = export_onnx(CHECKPOINT, tmp_path / "fp16", precision="fp16", provider="cuda").path
+    model = OrtModel(folder, device="cuda", max_len=96, cuda_graph=graph)
+    same = 0
+    for row in choice_docs("test")[:8]:
+        ids = TOKENIZER(f"{row['question']}\nAnswer:", return_tensors="pt").input_ids[:, :48]
+        found = torch.tensor(list(greedy(model, ids, 32)))[:, 0]
+        with torch.inference_mode():
+            logits = reference(torch.cat([ids, found[None]], 1)).logits
+        same += int((logits[0, ids.shape[1] - 1 : -1].argmax(-1) == found).sum())
+    assert same >= 0.98 * 8 * 32
