@@ -2,7 +2,7 @@
 
     python benchmarks/latency.py --model embedded --model 100m --threads 1 --json latency.json
     python benchmarks/latency.py --model 8b --device cuda --prompt-tokens 128,512,2048 \
-        --batch 1,16 --cuda-graph --json latency-8b.json
+        --batch 1,16 --json latency-8b.json
 
 ``embedded`` is the trained model of the package; the others have random weights, which is honest
 for speed and memory alone. Prompts are questions of the embedded clinic. With --work the
@@ -94,7 +94,8 @@ def run(name: str, given: argparse.Namespace, work: Path) -> dict[str, Any]:
         min_seconds=given.min_seconds,
         threads=given.threads,
         engines=given.engines.split(","),
-        cuda_graph=given.cuda_graph,
+        cuda_graph=False if given.no_cuda_graph else None,
+        session_options=dict(one.split("=", 1) for one in given.session_option),
         memory=not given.no_memory,
     )
     job = LatencyJob(
@@ -184,7 +185,8 @@ def main() -> None:
     parser.add_argument("--iterations", type=int, default=30)
     parser.add_argument("--min-seconds", type=float, default=0.0)
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--cuda-graph", action="store_true")
+    parser.add_argument("--no-cuda-graph", action="store_true")
+    parser.add_argument("--session-option", action="append", default=[], metavar="NAME=VALUE")
     parser.add_argument("--no-memory", action="store_true")
     parser.add_argument("--prepare", action="store_true", help="export only")
     parser.add_argument("--work", type=Path)

@@ -230,7 +230,8 @@ def load(job: LatencyJob, wanted: list[tuple[str, str]]) -> list[Engine]:
                 device=job.device,
                 threads=settings.threads,
                 max_len=settings.longest,
-                cuda_graph=settings.cuda_graph,
+                cuda_graph=job.provider == "cuda" and settings.cuda_graph is not False,
+                options=settings.session_options,
             )
             work = roofline.of_onnx(job.onnx[kind], job.provider)
             engines.append(Engine(name, kind, _stream(export), work))

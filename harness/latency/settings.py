@@ -60,7 +60,9 @@ class LatencySettings(BaseModel):
         cores: Run on these cores alone (Linux); wherever the system likes when None.
         engines: What runs the model, in turn: ``onnxruntime`` in every exported format, ``torch``
             as transformers runs it, ``torch-compiled`` with a static cache, ``vllm``.
-        cuda_graph: Let ONNX Runtime replay its steps as a CUDA graph.
+        cuda_graph: Let ONNX Runtime replay its steps as a CUDA graph; when None, on CUDA.
+        session_options: ONNX Runtime's session configuration entries by name, such as
+            ``{ep.cuda.fpa_intb_gemm: "1"}``.
         memory: Load every engine once more, alone, and record the most memory it takes.
     """
 
@@ -77,7 +79,8 @@ class LatencySettings(BaseModel):
     engines: Annotated[
         list[Literal["onnxruntime", "torch", "torch-compiled", "vllm"]], Field(min_length=1)
     ] = ["onnxruntime", "torch"]
-    cuda_graph: bool = False
+    cuda_graph: bool | None = None
+    session_options: dict[str, str] = {}
     memory: bool = True
 
     @property

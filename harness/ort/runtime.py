@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -45,6 +45,7 @@ class OrtModel:
             context length that was exported.
         cuda_graph: Capture the step of one token as a CUDA graph and replay it, which saves the
             launch of every kernel. CUDA only.
+        options: ONNX Runtime's session configuration entries by name.
 
     Attributes:
         provider: Name of the execution provider in use.
@@ -66,6 +67,7 @@ class OrtModel:
         threads: int = 1,
         max_len: int | None = None,
         cuda_graph: bool = False,
+        options: Mapping[str, str] = {},
     ) -> None:
         require_device(device)
         import torch  # before the session: it loads the CUDA libraries that ONNX Runtime needs
@@ -86,7 +88,9 @@ class OrtModel:
             raise InputError(f"cuda_graph: needs device cuda, got {device}; leave it out")
         self._graphs = _Graphs() if cuda_graph else None
         path = folder / decoder["filename"]
-        self._session = open_session(path, self._device, threads, cuda_graph=cuda_graph)
+        self._session = open_session(
+            path, self._device, threads, cuda_graph=cuda_graph, entries=options
+        )
         self.provider: str = self._session.get_providers()[0]
         self.threads = threads
         self.lengths: tuple[int, ...] = ()

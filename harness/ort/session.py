@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +14,11 @@ if TYPE_CHECKING:
     import torch
 
 _PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
+_ENTRIES = {
+    "cpu": {"session.intra_op.allow_spinning": "0"},
+    # The arena would round the memory of weights up, and keep what a kernel repacked.
+    "cuda": {"session.use_device_allocator_for_initializers": "1"},
+}
 _SILENT = 4  # FATAL: below it, loading logs warnings about normal placements of shape operators
 
 
@@ -67,7 +73,14 @@ def free_memory(device: torch.device) -> int:
     return int(psutil.virtual_memory().available)
 
 
-def open_session(path: Path, device: torch.device, threads: int, *, cuda_graph: bool) -> Any:
+def open_session(
+    path: Path,
+    device: torch.device,
+    threads: int,
+    *,
+    cuda_graph: bool,
+    entries: Mapping[str, str] = {},
+) -> Any:
     """An InferenceSession on *device*; never on another device.
 
     Args:
@@ -75,6 +88,7 @@ def open_session(path: Path, device: torch.device, threads: int, *, cuda_graph: 
         device: ``cpu``, or ``cuda`` with an index.
         threads: Of one CPU operator; idle ones do not spin.
         cuda_graph: Let steps be captured as CUDA graphs.
+        entries: Further session configuration, by name.
 
     Raises:
         StageError: It cannot be loaded, or only on another device.
@@ -86,7 +100,8 @@ def open_session(path: Path, device: torch.device, threads: int, *, cuda_graph: 
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     options.log_severity_level = _SILENT
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    for name, value in {**_ENTRIES["cpu"], **_ENTRIES[device.type], **entries}.items():
+        options.add_session_config_entry(name, value)
     wanted = _PROVIDERS[device.type]
     cuda = {"device_id": str(device.index), "enable_cuda_graph": str(int(cuda_graph))}
     choice = (wanted, cuda) if device.type == "cuda" else wanted

@@ -211,9 +211,11 @@ class FakeSession:
     """Keeps how it was asked for; runs on the providers it was told."""
 
     asked: dict[str, object] = {}
+    options: onnxruntime.SessionOptions
     runs_on = ["CUDAExecutionProvider"]
 
     def __init__(self, path: Path, options: onnxruntime.SessionOptions, **given: object) -> None:
+        FakeSession.options = options
         FakeSession.asked = {"threads": options.intra_op_num_threads, **given}
 
     def get_providers(self) -> list[str]:
@@ -221,15 +223,20 @@ class FakeSession:
 
 
 @pytest.mark.parametrize("cuda_graph", [True, False])
-def test_session_asks_for_the_graph(monkeypatch: pytest.MonkeyPatch, cuda_graph: bool) -> None:
+def test_session_asks_for_the_graph_and_the_options(
+    monkeypatch: pytest.MonkeyPatch, cuda_graph: bool
+) -> None:
     monkeypatch.setattr(onnxruntime, "InferenceSession", FakeSession)
 
-    ort_session.open_session(Path("model.onnx"), CUDA, 3, cuda_graph=cuda_graph)
+    entries = {"ep.cuda.fpa_intb_gemm": "1"}
+    ort_session.open_session(Path("model.onnx"), CUDA, 3, cuda_graph=cuda_graph, entries=entries)
 
     options = {"device_id": "0", "enable_cuda_graph": "1" if cuda_graph else "0"}
     assert FakeSession.asked == {
         "threads": 3, "providers": [("CUDAExecutionProvider", options)]
     }  # fmt: skip
+    for name in ("session.use_device_allocator_for_initializers", "ep.cuda.fpa_intb_gemm"):
+        assert FakeSession.options.get_session_config_entry(name) == "1"
 
 
 def test_falling_back_to_the_cpu_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
