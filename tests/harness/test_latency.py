@@ -338,6 +338,35 @@ def test_trust_reaches_the_loading_of_the_model(
     assert seen == [True, False]
 
 
+@pytest.mark.parametrize(
+    ("device", "given", "captured"),
+    [("cuda", None, True), ("cuda:1", True, True), ("cuda", False, False), ("cpu", None, False)],
+)
+def test_steps_on_cuda_are_replayed_unless_told(
+    job: LatencyJob,
+    monkeypatch: pytest.MonkeyPatch,
+    device: str,
+    given: bool | None,
+    captured: bool,
+) -> None:
+    entries = {"ep.cuda.fpa_intb_gemm": "1"}
+    settings = SETTINGS.model_copy(update={"cuda_graph": given, "session_options": entries})
+    asked: dict[str, object] = {}
+
+    def opened(folder: Path, **given: object) -> None:
+        asked.update(given)
+        raise InputError("stop")
+
+    monkeypatch.setattr(engines, "OrtModel", opened)
+    with pytest.raises(InputError, match="stop"):
+        engines.load(
+            job.model_copy(update={"settings": settings, "device": device}),
+            [("onnxruntime", next(iter(job.onnx)))],
+        )
+    assert asked["cuda_graph"] is captured
+    assert asked["options"] == entries
+
+
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
 def test_peak_memory_is_seen_after_it_was_given_back() -> None:
     peak = machine.Peak("cpu")

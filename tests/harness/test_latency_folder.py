@@ -108,7 +108,9 @@ def test_formats_are_resolved() -> None:
 
 
 def test_settings_are_checked() -> None:
-    found = read_settings(["prompt_tokens=[1, 2]", "cuda_graph=true"], "torch, vllm")
+    options = 'session_options={ep.cuda.fpa_intb_gemm: "1"}'
+    found = read_settings(["prompt_tokens=[1, 2]", "cuda_graph=true", options], "torch, vllm")
+    assert found.session_options == {"ep.cuda.fpa_intb_gemm": "1"}
     assert (found.prompt_tokens, found.cuda_graph) == ([1, 2], True)
     assert found.engines == ["torch", "vllm"]
     with pytest.raises(InputError, match="--set: repeats: unknown key; expected one of: batch"):
