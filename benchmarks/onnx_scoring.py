@@ -105,7 +105,7 @@ def measure(
 
 def _export(options: argparse.Namespace, questions: list[Any], scratch: Path) -> Path:
     if options.export:
-        return options.export
+        return Path(options.export)
     source = Path(EMBEDDED.get(options.model, options.model))
     if options.model in SIZES:
         source = scratch / "model"
