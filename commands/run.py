@@ -52,11 +52,12 @@ def run(
 ) -> None:
     """Tune, score, export, measure and report; finished stages are not run again."""
     from ..harness import ranks
+    from ..harness.launch import check_launch
     from ..harness.models.device import resolve_device
     from ..harness.models.serving import with_endpoints
     from ..harness.planning.plan import make_plan
     from ..harness.planning.preflight import preflight
-    from ..harness.run import check_launch, open_folder
+    from ..harness.run import open_folder
     from ..harness.suite import load_suite
     from ..tasks import sources
 

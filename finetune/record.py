@@ -43,7 +43,6 @@ def detail(recipe: Recipe, rows: Prepared, trainer: Trainer) -> dict[str, Any]:
     losses = [float(line["loss"]) for line in log if "loss" in line]
     if not losses:
         raise StageError("no loss was logged; set the recipe's logging_steps below its steps")
-    trainable, total = _unwrapped(trainer).get_nb_trainable_parameters()
     return {
         "rows": len(rows.train),
         "validation_rows": len(rows.validation),
@@ -56,8 +55,6 @@ def detail(recipe: Recipe, rows: Prepared, trainer: Trainer) -> dict[str, Any]:
         "steps": trainer.state.global_step,
         "loss_first": losses[0],
         "loss_last": losses[-1],
-        "trainable_parameters": trainable,
-        "parameters": total,
         "quantization": recipe.quantization,
         "peak_bytes": torch.cuda.max_memory_allocated() if torch.cuda.is_available() else None,
         "alarms": [asdict(alarm) for alarm in alarms.raised(log)],

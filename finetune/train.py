@@ -14,9 +14,9 @@ import torch
 import transformers
 
 from ..errors import StageError
-from ..harness.models.load import load_base
+from ..harness.models.load import load_base, resolve_dtype
 from ..harness.progress import Tick
-from ..harness.ranks import world
+from ..harness.ranks import sharded, world
 from ..harness.scorer.packing import out_of_memory
 from ..harness.suite import ModelSpec
 from . import checkpoint, record
@@ -25,6 +25,7 @@ from .batches import lay_end_to_end
 from .dataset import Prepared, prepare
 from .layout import Fit, fewer, most_rows, rows_at_once
 from .recipe import Recipe
+from .sharding import hold_in_nf4, let_go, shard
 from .trainer import Trainer, Work, make_trainer
 from .watch import watching
 
@@ -79,6 +80,8 @@ def tune(job: Job, tick: Tick) -> dict[str, Any]:
     choice = choose(job.recipe, job.device)
     here = choice.name == "trl"
     detail = tune_here(job, tick, TRL) if here else tune_with_unsloth(job, tick)
+    if sharded():
+        let_go()
     return detail | {"backend": choice.name, "backend_why": choice.why}
 
 
@@ -88,7 +91,7 @@ def tune_here(job: Job, tick: Tick, stack: Stack) -> dict[str, Any]:
     most = most_rows(job.recipe, world())
     while True:
         try:
-            rows, trainer, went_on = _fit(job, most, tick, stack)
+            rows, trainer, beside = _fit(job, most, tick, stack)
             break
         except Exception as error:
             if not out_of_memory(error):
@@ -104,7 +107,7 @@ def tune_here(job: Job, tick: Tick, stack: Stack) -> dict[str, Any]:
         most = fewer(most)
         gc.collect()
         torch.cuda.empty_cache()
-    detail = record.detail(job.recipe, rows, trainer) | went_on
+    detail = record.detail(job.recipe, rows, trainer) | beside
     if trainer.args.should_save:
         record.save(job.out, job.recipe, rows, trainer)
         shutil.rmtree(job.scratch, ignore_errors=True)
@@ -113,10 +116,13 @@ def tune_here(job: Job, tick: Tick, stack: Stack) -> dict[str, Any]:
 
 
 def _fit(job: Job, most: int, tick: Tick, stack: Stack) -> tuple[Prepared, Trainer, dict[str, Any]]:
-    """(rows, the trainer when it is done, what was gone on from); *most* rows go at once."""
+    """(rows, the trainer when it is done, more for the manifest); *most* rows go at once."""
     recipe = job.recipe
     transformers.set_seed(recipe.seed)
     model, tokenizer = stack.load(job)
+    trainable, parameters = model.get_nb_trainable_parameters()
+    if sharded():
+        shard(model, job.device)
     rows = prepare(recipe, tokenizer, job.dropped)
     longest = max(len(row["input_ids"]) for row in rows.train)
     at_once = rows_at_once(recipe, model, longest, most, world())
@@ -136,8 +142,17 @@ def _fit(job: Job, most: int, tick: Tick, stack: Stack) -> tuple[Prepared, Train
     with watching(recipe.watch, job.watch or job.out.parent / "watch", name):
         trainer = make_trainer(model, tokenizer, work)
         trainer.train(resume_from_checkpoint=str(start) if start else None)
-    went_on = {"resumed_from": start and start.name, "damaged_checkpoints": damaged}
-    return rows, trainer, went_on
+    return (
+        rows,
+        trainer,
+        {
+            "trainable_parameters": trainable,
+            "parameters": parameters,
+            "sharded": sharded(),
+            "resumed_from": start and start.name,
+            "damaged_checkpoints": damaged,
+        },
+    )
 
 
 def _prepared(job: Job) -> tuple[Any, Any]:
@@ -148,7 +163,10 @@ def _prepared(job: Job) -> tuple[Any, Any]:
     spec = job.base.model_copy(
         update={"quantization": recipe.quantization, "dtype": recipe.precision}
     )
-    model, tokenizer = load_base(spec, job.device)
+    if sharded():
+        model, tokenizer = _to_be_sharded(spec, job.device)
+    else:
+        model, tokenizer = load_base(spec, job.device)
     for parameter in model.parameters():
         parameter.requires_grad = False
     if recipe.gradient_checkpointing:
@@ -160,6 +178,18 @@ def _prepared(job: Job) -> tuple[Any, Any]:
         raise StageError(
             f"recipe {recipe.name!r} does not fit the model: {error}. Check adapter.target_modules"
         ) from error
+
+
+def _to_be_sharded(spec: ModelSpec, device: str) -> tuple[Any, Any]:
+    """As :func:`load_base`, but on the CPU, for no GPU need hold it whole."""
+    dtype = resolve_dtype(spec.dtype, device)
+    plain = spec.model_copy(
+        update={"quantization": "none", "dtype": str(dtype).removeprefix("torch.")}
+    )
+    model, tokenizer = load_base(plain, "cpu")
+    if spec.quantization == "nf4":
+        hold_in_nf4(model, dtype, device)
+    return model, tokenizer
 
 
 TRL = Stack(_prepared, end_to_end=True, reentrant=False)

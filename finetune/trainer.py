@@ -18,11 +18,13 @@ from trl import SFTConfig, SFTTrainer
 from ..errors import StageError
 from ..harness.models.load import resolve_dtype
 from ..harness.progress import Tick
+from ..harness.ranks import sharded
 from . import alarms, checkpoint
 from .batches import EndToEnd, Padded
 from .dataset import Ids
 from .layout import Fit
 from .recipe import Recipe
+from .sharding import averaged
 
 
 @dataclass(frozen=True)
@@ -53,17 +55,35 @@ class Trainer(SFTTrainer):  # type: ignore[misc]
         """
         self.model.eval()
         total = torch.zeros(2, dtype=torch.float64, device=self.args.device)  # nats, tokens
-        mine = range(self.args.process_index, len(self.eval_dataset), self.args.world_size)
-        for rows in _batched(mine, self.args.per_device_eval_batch_size):
+        for rows, counts in self._validation_batches():
             batch = self._prepare_inputs(self.data_collator([self.eval_dataset[n] for n in rows]))
             tokens = (batch["labels"][:, 1:] != -100).sum()
             with torch.no_grad():
                 loss = self.model(**batch, use_cache=False).loss
-            total += torch.stack([loss.double() * tokens, tokens.double()])
+            if counts:
+                total += torch.stack([loss.double() * tokens, tokens.double()])
         nats, count = self.accelerator.reduce(total).tolist()
         found = {"eval_loss": nats / count}
         self.log(found)
         return found
+
+    def _validation_batches(self) -> Iterator[tuple[Sequence[int], bool]]:
+        """(rows of this process's share, whether they count), as many in each process.
+
+        A sharded base comes together for each batch, which takes all processes: one that has no
+        rows left goes through a batch that does not count.
+        """
+        size, processes = self.args.per_device_eval_batch_size, self.args.world_size
+        rows = len(self.eval_dataset)
+        mine = [*_batched(range(self.args.process_index, rows, processes), size)]
+        for at in range(math.ceil(math.ceil(rows / processes) / size)):
+            yield (mine[at], True) if at < len(mine) else ([0], False)
+
+    def _wrap_model(self, model: Any, training: bool = True, dataloader: Any = None) -> Any:
+        if not (training and sharded()):
+            return super()._wrap_model(model, training, dataloader)
+        # accelerate puts autocast around it here; that it takes no part in the gradients is meant.
+        return averaged(self.accelerator.prepare_model(model, evaluation_mode=True))
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         if self.args.should_save:

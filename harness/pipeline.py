@@ -17,6 +17,7 @@ from .folder import fingerprint
 from .folder.store import RunFolder
 from .planning.plan import Plan, identity
 from .progress import Tick
+from .ranks import sharded
 from .results import judgements_part, samples_part, timings_part
 
 if TYPE_CHECKING:
@@ -221,7 +222,8 @@ class Pipeline:
             self._shots(task),
         ]
         mark = fingerprint.of(depends)
-        shared = backend.name == "medbench" and not self._plan.spec(name).of
+        packed = backend.name == "medbench" and not self._plan.spec(name).of
+        shared = packed and not sharded()
         return Stage(f"score/{name}/{task.name}", mark, [part], work, shared, scratch)
 
     def _judge(self, name: str, task: Task) -> Stage:

@@ -30,6 +30,7 @@ from ..errors import InputError, MedbenchError
 COLLECTIVE_LIMIT = timedelta(hours=24)
 """Of one collective operation: others wait in one while the first saves a large adapter."""
 
+_SHARDED = "MEDBENCH_SHARDED"
 _POLL = 0.5
 _FAREWELL = 20.0
 """Seconds that a process waits for the others to be on their way out."""
@@ -49,6 +50,11 @@ def place(device: str) -> str:
     if device == "cuda" and world() > 1:
         return f"cuda:{_number('LOCAL_RANK', 0)}"
     return device
+
+
+def sharded() -> bool:
+    """Whether the processes hold a base between them while they tune (accelerate's FSDP)."""
+    return os.environ.get(_SHARDED) == "true"
 
 
 class Ranks:
@@ -78,6 +84,10 @@ class Ranks:
     def connect(self, device: str) -> None:
         """Make ready for collective operations; *device* is ``cpu`` or ``cuda``."""
         os.environ.pop("ACCELERATE_MIXED_PRECISION", None)  # the recipe says the precision
+        # finetune/sharding.py does it. Where this is set transformers loads zeros in all processes
+        # but the first, and accelerate shards the adapter, too.
+        fsdp = os.environ.pop("ACCELERATE_USE_FSDP", "").lower() == "true"
+        os.environ[_SHARDED] = "true" if fsdp and self.size > 1 else "false"
         if self.size == 1:
             return
         import torch

@@ -11,14 +11,12 @@ stages that are shared.
 from __future__ import annotations
 
 import contextlib
-import os
 import time
 import traceback
 from pathlib import Path
 from typing import Any, Protocol
 
 from ..errors import InputError, MedbenchError, StageError
-from ..finetune.layout import most_rows
 from .folder.checksum import checksums, damage
 from .folder.lock import NAME, Held, held
 from .folder.manifest import Manifest, Record, now
@@ -29,10 +27,6 @@ from .planning.plan import Plan
 from .progress import Tick, silent
 from .ranks import Ranks
 from .results import derive
-
-SHARDING = ("ACCELERATE_USE_FSDP", "ACCELERATE_USE_DEEPSPEED")
-"""What accelerate sets for processes that hold a part of the model each. transformers then loads
-weights in the first one only, and scores of the others would be those of zeros."""
 
 
 class Watcher(Protocol):
@@ -82,33 +76,6 @@ def open_folder(path: Path, plan: Plan, *, fresh: bool) -> RunFolder:
             "choose another --out, or --fresh to replace it"
         )
     return run
-
-
-def check_launch(plan: Plan, ranks: Ranks) -> None:
-    """Check that *plan* can be done by so many processes.
-
-    Raises:
-        InputError: The launcher shards models, a model's engine shares its work out by itself, or
-            a batch cannot be shared.
-    """
-    if ranks.size == 1:
-        return
-    for name in SHARDING:
-        if os.environ.get(name, "").lower() == "true":
-            raise InputError(
-                f"{name} is set, but each process of medbench holds the whole base: choose "
-                "multi-GPU in `accelerate config` (or pass --multi_gpu); a base that is too large "
-                "for that may fit with quantization: nf4"
-            )
-    for name in plan.models:
-        backend = plan.backend(name)
-        if not (backend.torch or backend.remote):
-            raise InputError(
-                f"models.{name}: back end {backend.name} spreads over GPUs by its own args (e.g. "
-                "tensor_parallel_size); start medbench without a launcher"
-            )
-    for recipe in plan.recipes.values():
-        most_rows(recipe, ranks.size)
 
 
 def execute(

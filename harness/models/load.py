@@ -11,7 +11,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
 
 from ...errors import StageError
-from ..ranks import place
+from ..ranks import place, sharded
 from ..scorer.sentinel import check_adapter, sentinel
 from ..suite import ModelSpec
 from . import backends, endpoint
@@ -26,8 +26,11 @@ def resolve_dtype(name: str, device: str) -> torch.dtype:
     return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
 
 
-def load_base(spec: ModelSpec, device: str) -> tuple[Any, Any]:
+def load_base(spec: ModelSpec, device: str, *, spread: bool = False) -> tuple[Any, Any]:
     """(model, tokenizer) of a base model, from safetensors, on *device*.
+
+    Args:
+        spread: Its layers lie on all GPUs that this process sees, one after the other.
 
     Raises:
         StageError: The weights or the tokenizer cannot be loaded.
@@ -39,7 +42,7 @@ def load_base(spec: ModelSpec, device: str) -> tuple[Any, Any]:
         model = AutoModelForCausalLM.from_pretrained(
             spec.source,
             dtype=dtype,
-            device_map={"": place(device)},
+            device_map="auto" if spread and device == "cuda" else {"": place(device)},
             quantization_config=_quantization(spec.quantization, dtype),
             use_safetensors=True,
             **options,
@@ -142,7 +145,10 @@ class ScoringPool:
         base = self._specs[name].base or name
         if base != self._loaded:
             self.close()
-            self._model, self._tokenizer = load_base(self._specs[base], self._device)
+            # Where one GPU does not hold a base for tuning, it need not hold it for scoring.
+            self._model, self._tokenizer = load_base(
+                self._specs[base], self._device, spread=sharded()
+            )
             self._loaded = base
         if name in self._adapters:
             self._attach(name)

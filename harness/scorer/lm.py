@@ -21,6 +21,7 @@ from lm_eval.models.utils import has_bos_prefix
 
 from ...errors import InputError, StageError
 from ..progress import Tick, silent
+from ..ranks import sharded
 from .fit import find_budget, known_misfit, probe
 from .packing import SHORTEST, Engine, out_of_memory
 from .trie import Trie
@@ -59,7 +60,8 @@ class PackedLM(huggingface.HFLM):  # type: ignore[misc]
         self._tick = tick
         self._unfit: str | None = None
         self._probed = self._told = False
-        if options.get("tp_plan") is None:  # there, all processes are one model
+        # With a tp_plan all processes are one model; after sharded tuning one process has all GPUs.
+        if options.get("tp_plan") is None and not sharded():
             self._join()
 
     @property

@@ -115,7 +115,13 @@ class Engine:
     @property
     def flex(self) -> bool:
         """Whether rows go through FlexAttention; a dense mask otherwise."""
-        return self.model.device.type == "cuda" and bool(self.base._supports_flex_attn)
+        on_gpu = self.model.device.type == "cuda"
+        return on_gpu and bool(self.base._supports_flex_attn) and not self.split
+
+    @property
+    def split(self) -> bool:
+        """Whether layers lie on several devices; a dense mask can follow them, a block mask not."""
+        return len(set(getattr(self.base, "hf_device_map", {}).values())) > 1
 
     @contextlib.contextmanager
     def _ready(self, tokens: int) -> Iterator[str]:
@@ -161,7 +167,8 @@ class Engine:
             position_ids=torch.from_numpy(positions)[None].to(device),
             past_key_values=past,
             use_cache=True,
-            logits_to_keep=torch.from_numpy(asked).to(device),
+            # An index on the CPU fits whatever device the last layer lies on.
+            logits_to_keep=torch.from_numpy(asked).to("cpu" if self.split else device),
         ).logits[0]
         which, targets = (torch.tensor(a, device=logits.device) for a in (row.which, row.targets))
         found = [torch.empty(2, 0, device=logits.device)]

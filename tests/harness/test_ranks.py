@@ -13,9 +13,9 @@ from typer.testing import CliRunner
 
 from medbench.cli import app
 from medbench.errors import InputError
+from medbench.harness.launch import check_launch
 from medbench.harness.planning.plan import make_plan
 from medbench.harness.ranks import Ranks
-from medbench.harness.run import check_launch
 from medbench.harness.suite import load_suite
 
 SCRIPT = """
