@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from ..harness.models.load import keep_weights_trainable
 from ..harness.ranks import place, world
 
 
@@ -36,6 +37,7 @@ def hold_in_nf4(model: Any, dtype: torch.dtype, device: str) -> None:
         held.bias = layer.bias
         held.train(layer.training)
         model.set_submodule(name, held)
+    keep_weights_trainable(model)
     model.is_loaded_in_4bit = True  # peft asks
 
 

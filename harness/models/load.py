@@ -55,7 +55,7 @@ def load_base(spec: ModelSpec, device: str, *, spread: bool = False) -> tuple[An
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
     if spec.quantization == "nf4" and device == "cpu":
-        _keep_weights_trainable(model)
+        keep_weights_trainable(model)
     model.eval()
     return model, tokenizer
 
@@ -208,7 +208,7 @@ def _quantization(kind: str, dtype: torch.dtype) -> Any:
     return BitsAndBytesConfig(load_in_8bit=True) if kind == "int8" else None
 
 
-def _keep_weights_trainable(model: Any) -> None:
+def keep_weights_trainable(model: Any) -> None:
     """Stop bitsandbytes from repacking 4-bit weights in eval mode on AVX512-BF16 processors.
 
     After such a forward pass it returns wrong gradients without an error (measured: mean cosine to
