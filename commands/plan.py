@@ -21,6 +21,9 @@ def plan(
     gpu: Annotated[
         str | None, typer.Option(help="Predict times, too: H200, H100, A100, L4, 4090 or T4.")
     ] = None,
+    shards: Annotated[
+        int, typer.Option(min=1, help="So many GPUs hold the base between them (FSDP).")
+    ] = 1,
     form: Annotated[
         Literal["terminal", "md", "json"], typer.Option("--format", help="What is printed.")
     ] = "terminal",
@@ -64,7 +67,7 @@ def plan(
     hub_logging.set_verbosity_error()
     transformers_logging.set_verbosity_error()
     with Console(stderr=True).status("Reading configs and rows, tracing two layers…"):
-        found = forecast.of_plan(chosen, gpu)
+        found = forecast.of_plan(chosen, gpu, shards)
     if form == "json":
         typer.echo(json.dumps(found, indent=2, allow_nan=False))
         return

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..errors import InputError
+from ..harness.ranks import sharded
 from .recipe import Recipe
 
 PADDED_TOKENS = 2048
@@ -84,7 +85,8 @@ def _fitting(recipe: Recipe, model: Any, longest: int, processes: int) -> int:
     free += torch.cuda.memory_allocated(model.device)
     # Processes must decide alike, and what is free is not alike on all GPUs.
     budget = round(0.9 * total) if processes > 1 else free
-    return rows_that_fit(model.config, recipe, budget, longest)
+    shards = processes if sharded() else 1
+    return rows_that_fit(model.config, recipe, budget, longest, shards)
 
 
 def _divisors(number: int) -> list[int]:

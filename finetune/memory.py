@@ -74,11 +74,15 @@ def predict(config: Any, recipe: Recipe, layout: Layout, *, remote: bool = False
     return of(Skeleton(config, recipe, trust_remote_code=remote), recipe, layout)
 
 
-def of(skeleton: Skeleton, recipe: Recipe, layout: Layout) -> Memory:
-    """The same over a skeleton that was built for *recipe*, to ask for several layouts."""
+def of(skeleton: Skeleton, recipe: Recipe, layout: Layout, shards: int = 1) -> Memory:
+    """The same over a skeleton that was built for *recipe*, to ask for several layouts.
+
+    With *shards* it is the memory of each of so many GPUs, which hold the base between them.
+    """
     trained = 4 * sum(skeleton.adapter)
+    whole = skeleton.weights
     return Memory(
-        weights=skeleton.weights,
+        weights=whole if shards == 1 else min(whole, whole // shards + skeleton.gathered),
         adapter=trained,
         gradients=trained,
         optimizer=sum(_state(recipe.optimizer, count) for count in skeleton.adapter),
@@ -86,13 +90,16 @@ def of(skeleton: Skeleton, recipe: Recipe, layout: Layout) -> Memory:
     )
 
 
-def rows_that_fit(config: Any, recipe: Recipe, free_bytes: int, longest: int) -> int:
+def rows_that_fit(
+    config: Any, recipe: Recipe, free_bytes: int, longest: int, shards: int = 1
+) -> int:
     """The largest divisor of the recipe's batch whose rows fit into *free_bytes* at once.
 
     Args:
         config: transformers' config of the base.
         free_bytes: What the GPU has for weights, adapter and everything else.
         longest: Tokens of the longest row; every row is taken to be as long.
+        shards: So many GPUs hold the base between them.
 
     Returns:
         At least 1, even where nothing fits; the whole batch where it cannot be predicted. Trying is
@@ -103,7 +110,7 @@ def rows_that_fit(config: Any, recipe: Recipe, free_bytes: int, longest: int) ->
         skeleton = Skeleton(config, recipe)
         for rows in (size for size in range(batch, 1, -1) if batch % size == 0):
             layout = Layout(rows, rows * longest, end_to_end=True)
-            if of(skeleton, recipe, layout).peak <= free_bytes:
+            if of(skeleton, recipe, layout, shards).peak <= free_bytes:
                 return rows
     except InputError:
         return batch

@@ -65,12 +65,14 @@ class Skeleton:
                 base.requires_grad_(requires_grad=False)
                 held = hold(base, recipe.quantization)
                 # Embeddings, norms, biases and the head keep the computation's precision.
-                self.weights = sum(
-                    stored(p, recipe.quantization)
+                sizes = {
+                    p: stored(p, recipe.quantization)
                     if id(p) in held
                     else p.numel() * self._dtype.itemsize
                     for p in base.parameters()
-                )
+                }
+                self.weights = sum(sizes.values())
+                self.gathered = _gathered(base, sizes)
                 self.parameters = sum(p.numel() for p in base.parameters())
                 self.multiplied = _multiplied(base)
                 self._base = base
@@ -175,6 +177,17 @@ class Skeleton:
         finally:
             self._decoder.layers = whole
         return kept, live.peak
+
+
+def _gathered(base: Any, sizes: dict[torch.nn.Parameter, int]) -> int:
+    """Bytes of a sharded base that are whole at once (sharding.py): two layers and the last unit.
+
+    The second layer is on its way while the first computes, by way of a buffer of its size.
+    """
+    layers = [sum(sizes[p] for p in layer.parameters()) for layer in base.get_decoder().layers]
+    words = base.get_input_embeddings().weight
+    apart = sizes[words] if words is not base.get_output_embeddings().weight else 0
+    return 3 * max(layers) + sum(sizes.values()) - sum(layers) - apart
 
 
 def dtype_of(recipe: Recipe) -> torch.dtype:

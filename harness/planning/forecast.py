@@ -33,16 +33,17 @@ class Lengths:
     source: str
 
 
-def of_plan(plan: Plan, gpu: str | None) -> list[dict[str, Any]]:
-    """A forecast for each model that *plan* tunes.
+def of_plan(plan: Plan, gpu: str | None, shards: int = 1) -> list[dict[str, Any]]:
+    """A forecast for each model that *plan* tunes, its base held by *shards* GPUs between them.
 
     Raises:
-        InputError: A base's config cannot be read, or the GPU is not known.
+        InputError: A base's config cannot be read, the GPU is not known, or a batch cannot be
+            shared by so many.
     """
     found = []
     for name, recipe in plan.recipes.items():
         spec = plan.spec(plan.base_of(name))
-        one = of_tuning(spec, recipe, gpu=gpu) | {"model": name}
+        one = of_tuning(spec, recipe, gpu=gpu, shards=shards) | {"model": name}
         if plan.timed():
             one["later"] |= _of_latency(one["parameters"], len(plan.formats()))
         found.append(one)
@@ -56,6 +57,7 @@ def of_tuning(
     gpu: str | None = None,
     ran: dict[str, Any] | None = None,
     dropped: Collection[int] = (),
+    shards: int = 1,
 ) -> dict[str, Any]:
     """The forecast of tuning base *spec* by *recipe* (docs/reference/plan.md has its keys).
 
@@ -64,17 +66,22 @@ def of_tuning(
         ran: What a tuning that has run says of itself: its rows at once, layout and processes
             are taken.
         dropped: Places in the source of rows that are left out.
+        shards: So many GPUs hold the base between them; memory is that of each. Of a tuning that
+            has run, what it says is taken.
 
     Raises:
         InputError: The base's config cannot be read, its architecture or *gpu* is not known.
     """
     from ...finetune import gpus, memory
+    from ...finetune.layout import most_rows
     from ...finetune.skeleton import Skeleton
 
     card = gpus.find(gpu) if gpu else None
     config = base_config(spec)
     lengths = row_lengths(spec, recipe, dropped)
-    rows = (ran or {}).get("rows_at_once") or _rows_at_once(recipe)
+    if ran:
+        shards = ran["processes"] if ran.get("sharded") else 1
+    rows = (ran or {}).get("rows_at_once") or most_rows(recipe, shards)
     end_to_end = _end_to_end(config, recipe) and (card is None or card.end_to_end)
     end_to_end = (ran or {}).get("end_to_end", end_to_end)
     layout = memory.largest(lengths.tokens, rows, recipe, end_to_end=end_to_end)
@@ -84,18 +91,20 @@ def of_tuning(
     sizes = sorted({*SIZES, *([round(card.memory / 1e9)] if card else [])})
     table, parameters = {}, 0
     for name, variant in memory.precisions(recipe).items():
+        if shards > 1 and variant.quantization == "int8":
+            continue  # cannot be sharded
         skeleton = Skeleton(config, variant, trust_remote_code=spec.trust_remote_code)
         parameters = skeleton.parameters
-        line: dict[str, Any] = memory.of(skeleton, variant, layout).parts()
+        line: dict[str, Any] = memory.of(skeleton, variant, layout, shards).parts()
         line["fits"] = {
-            str(size): _most_rows(skeleton, variant, layout, size * 10**9) for size in sizes
+            str(size): _most_rows(skeleton, variant, layout, size * 10**9, shards) for size in sizes
         }
         if card:
             there = rows if ran else line["fits"][str(round(card.memory / 1e9))]
             second = None
             if there:
                 whole = gpus.step_seconds(skeleton, config, variant, lengths.tokens, there, card)
-                second = whole / (ran or {}).get("processes", 1)
+                second = whole / (ran or {}).get("processes", shards)
             line |= {
                 "step_seconds": second,
                 "seconds": second * steps if second and steps else None,
@@ -105,6 +114,7 @@ def of_tuning(
         "recipe": recipe.name,
         "precision": memory.precision_of(recipe),
         "parameters": parameters,
+        "shards": shards,
         "rows_at_once": rows,
         "end_to_end": end_to_end,
         "tokens_at_once": layout.tokens,
@@ -214,11 +224,7 @@ def _end_to_end(config: Any, recipe: Recipe) -> bool:
     return recipe.micro_batch_size == "auto" and recipe.adapter.kind != "prefix" and not sliding
 
 
-def _rows_at_once(recipe: Recipe) -> int:
-    return recipe.batch_size if recipe.micro_batch_size == "auto" else recipe.micro_batch_size
-
-
-def _most_rows(skeleton: Any, recipe: Recipe, layout: Any, size: int) -> int:
+def _most_rows(skeleton: Any, recipe: Recipe, layout: Any, size: int, shards: int) -> int:
     """Of how many rows the micro-batch may be on a GPU of *size* bytes; 0 where not one fits.
 
     Rows are taken to be as long as those of *layout* are on average.
@@ -229,7 +235,7 @@ def _most_rows(skeleton: Any, recipe: Recipe, layout: Any, size: int) -> int:
     for rows in (n for n in range(layout.rows, 0, -1) if layout.rows % n == 0):
         longest = share * rows if layout.end_to_end else share
         smaller = memory.Layout(rows, longest, layout.end_to_end)
-        if memory.of(skeleton, recipe, smaller).needed <= size:
+        if memory.of(skeleton, recipe, smaller, shards).needed <= size:
             return rows
         if recipe.micro_batch_size != "auto":
             break

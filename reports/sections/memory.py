@@ -160,7 +160,7 @@ def read_forecast(
     return Forecast(
         model=model,
         precision=one["precision"],
-        batch=one["batch_size"],
+        batch=one["batch_size"] // one.get("shards", 1),
         lines=lines,
         facts=_facts(one),
         gpu=(one.get("gpu") or {}).get("name", ""),
@@ -201,6 +201,13 @@ def _facts(one: dict[str, Any]) -> tuple[str, ...]:
         f"Row lengths: median {count(lengths['median'])}, longest "
         f"{count(lengths['longest'], 'token')} ({lengths['source']}).",
     ]
+    if one.get("shards", 1) > 1:
+        facts.insert(
+            1,
+            f"{count(one['shards'])} GPUs hold the base between them (FSDP): memory is that of "
+            "each. A step's rows are shared; weights: its share, and the layers that are whole at "
+            "a time.",
+        )
     if gpu:
         shares = one["efficiency"]
         facts.append(
