@@ -71,7 +71,6 @@ def shard(model: Any, device: str) -> None:
     for module in model.modules():
         if getattr(module, "quant_state", None) is not None:
             module.quant_state.to(where)
-    base.hf_device_map = {"": where}  # nobody needs to move it
 
 
 def averaged(model: Any) -> nn.Module:

@@ -79,6 +79,10 @@ class Trainer(SFTTrainer):  # type: ignore[misc]
         for at in range(math.ceil(math.ceil(rows / processes) / size)):
             yield (mine[at], True) if at < len(mine) else ([0], False)
 
+    def _move_model_to_device(self, model: Any, device: torch.device) -> None:
+        if not sharded():  # a share is where it belongs, and DTensors cannot be moved
+            super()._move_model_to_device(model, device)
+
     def _wrap_model(self, model: Any, training: bool = True, dataloader: Any = None) -> Any:
         if not (training and sharded()):
             return super()._wrap_model(model, training, dataloader)

@@ -9,13 +9,14 @@ from typing import cast
 
 import pandas as pd
 import pytest
+import yaml
 from typer.testing import CliRunner
 
 from medbench.cli import app
 from medbench.errors import InputError
 from medbench.harness.launch import check_launch
 from medbench.harness.planning.plan import make_plan
-from medbench.harness.ranks import Ranks
+from medbench.harness.ranks import Ranks, sharded
 from medbench.harness.suite import load_suite
 
 SCRIPT = """
@@ -78,17 +79,52 @@ def launched(tmp_path: Path, recipe: Path, size: int = 2) -> None:
     check_launch(plan, cast(Ranks, SimpleNamespace(size=size)))
 
 
-@pytest.mark.parametrize("name", ["ACCELERATE_USE_FSDP", "ACCELERATE_USE_DEEPSPEED"])
-def test_a_launcher_that_shards_models_is_refused(
-    tmp_path: Path, short_recipe: Path, monkeypatch: pytest.MonkeyPatch, name: str
+FSDP = {"ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2"}
+
+
+@pytest.mark.parametrize(
+    ("said", "reason"),
+    [
+        ({"ACCELERATE_USE_DEEPSPEED": "true"}, "DeepSpeed.*--use_fsdp --fsdp_version 2"),
+        ({"ACCELERATE_USE_FSDP": "true"}, "version 1 of FSDP.*fsdp_version: 2"),
+        (FSDP | {"FSDP_OFFLOAD_PARAMS": "true"}, "fsdp_offload_params.*nf4"),
+        (FSDP | {"FSDP_RESHARD_AFTER_FORWARD": "false"}, "whole base on every GPU.*--multi_gpu"),
+        (FSDP | {"FSDP_ACTIVATION_CHECKPOINTING": "true"}, "recipe's gradient_checkpointing"),
+    ],
+)
+def test_what_cannot_be_sharded_is_refused_with_a_reason(
+    tmp_path: Path,
+    short_recipe: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    said: dict[str, str],
+    reason: str,
 ) -> None:
-    """transformers would load zeros in all processes but the first, and score them."""
-    monkeypatch.setenv(name, "true")
-    with pytest.raises(InputError, match=rf"{name}.*holds the whole base.*--multi_gpu"):
+    for name, value in said.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(InputError, match=reason):
         launched(tmp_path, short_recipe)
     launched(tmp_path, short_recipe, size=1)
-    monkeypatch.setenv(name, "false")
+
+
+def test_the_second_version_of_fsdp_is_taken_but_not_over_int8(
+    tmp_path: Path, short_recipe: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in FSDP.items():
+        monkeypatch.setenv(name, value)
     launched(tmp_path, short_recipe)
+    recipe = yaml.safe_load(short_recipe.read_text())
+    short_recipe.write_text(yaml.safe_dump(recipe | {"quantization": "int8"}))
+    with pytest.raises(InputError, match=r"int8 cannot be sharded.*use nf4 or none"):
+        launched(tmp_path, short_recipe)
+
+
+def test_sharding_is_medbenchs_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where accelerate's variable stays, transformers loads zeros in all but the first process."""
+    monkeypatch.setenv("MEDBENCH_SHARDED", "false")
+    monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
+    Ranks().connect("cpu")
+    assert "ACCELERATE_USE_FSDP" not in os.environ
+    assert not sharded(), "one process has nobody to share with"
 
 
 def test_a_batch_that_cannot_be_shared_is_refused(tmp_path: Path, short_recipe: Path) -> None:

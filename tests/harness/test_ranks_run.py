@@ -2,15 +2,19 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
+import torch
 import yaml
+from safetensors.torch import load_file
 
 from medbench.finetune.recipe import load_recipe
 
@@ -19,6 +23,7 @@ LAUNCH = [
     sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2",
     "--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no",
 ]  # fmt: skip
+GUIDE = Path(__file__).parents[2] / "docs" / "how-to" / "several-gpus.md"
 QUIET = {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "passive"}
 LOG = ["step", "epoch", "loss", "validation_loss", "grad_norm", "learning_rate"]
 FAILS = """
@@ -34,14 +39,22 @@ main()
 """
 
 
-def recipe_in(folder: Path) -> Path:
+def sharing(folder: Path) -> list[str]:
+    """The launch of a base held between two processes, as the guide's configuration has it."""
+    (config,) = re.findall(r"^```yaml\n(.*?)^```", GUIDE.read_text("utf-8"), re.M | re.S)
+    path = folder / "fsdp.yaml"
+    path.write_text(config, "utf-8")
+    return [sys.executable, "-m", "accelerate.commands.launch", "--config_file", str(path)]
+
+
+def recipe_in(folder: Path, quantization: str = "none") -> Path:
     """Two epochs of six steps, logged and kept at each."""
     clinic = load_recipe("clinic")
     data = clinic.data.model_copy(update={"rows": 27, "validation_rows": 3})
     recipe = clinic.model_copy(
         update={
-            "data": data, "quantization": "none", "batch_size": 4, "steps": None, "epochs": 2.0,
-            "logging_steps": 1, "checkpoint_steps": 1, "warmup_steps": 2,
+            "data": data, "quantization": quantization, "batch_size": 4, "steps": None,
+            "epochs": 2.0, "logging_steps": 1, "checkpoint_steps": 1, "warmup_steps": 2,
         }
     )  # fmt: skip
     path = folder / "recipe.yaml"
@@ -68,31 +81,77 @@ def log(out: Path) -> pd.DataFrame:
     return pd.read_csv(out / "adapters" / "tuned" / "losses.csv")[LOG]
 
 
-def test_two_processes_tune_and_score_as_one(tmp_path: Path) -> None:
-    recipe = recipe_in(tmp_path)
-    one, two = tmp_path / "one", tmp_path / "two"
-    assert ran([sys.executable, "-m", "medbench"], recipe, one).returncode == 0
-    done = ran([*LAUNCH, "-m", "medbench"], recipe, two)
+@pytest.fixture(scope="module")
+def one(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The run of one process; its recipe lies beside it."""
+    folder = tmp_path_factory.mktemp("one")
+    done = ran([sys.executable, "-m", "medbench"], recipe_in(folder), folder / "out")
+    assert done.returncode == 0, done.stderr
+    return folder / "out"
+
+
+def detail(out: Path) -> dict[str, Any]:
+    stages = json.loads((out / "manifest.json").read_text())["stages"]
+    return dict(stages["tune/tuned"]["detail"])
+
+
+def samples(out: Path) -> pd.DataFrame:
+    return pd.read_parquet(out / "samples.parquet")
+
+
+def test_two_processes_tune_and_score_as_one(tmp_path: Path, one: Path) -> None:
+    done = ran([*LAUNCH, "-m", "medbench"], one.parent / "recipe.yaml", tmp_path)
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("base, tuned on cpu, 2 processes") == 1, "one of them speaks"
-    stages = [json.loads((out / "manifest.json").read_text())["stages"] for out in (one, two)]
-    alone, shared = (found["tune/tuned"]["detail"] for found in stages)
+    alone, shared = detail(one), detail(tmp_path)
     assert (alone["processes"], shared["processes"]) == (1, 2)
     assert shared["rows_at_once"] * shared["accumulation"] * 2 == 4
     assert alone["data_sha256"] == shared["data_sha256"]
-    pd.testing.assert_frame_equal(log(one), log(two), rtol=0, atol=1e-4)
-    scored, together = (pd.read_parquet(out / "samples.parquet") for out in (one, two))
-    pd.testing.assert_frame_equal(scored, together, atol=1e-3)
+    pd.testing.assert_frame_equal(log(one), log(tmp_path), rtol=0, atol=1e-4)
+    pd.testing.assert_frame_equal(samples(one), samples(tmp_path), atol=1e-3)
+
+
+def same_as_one(out: Path, one: Path) -> None:
+    """A run whose base was shared left what the run of *one* process did."""
+    alone, shared = detail(one), detail(out)
+    assert (alone["sharded"], shared["sharded"], shared["processes"]) == (False, True, 2)
+    for key in ("parameters", "trainable_parameters", "data_sha256", "rows", "steps"):
+        assert alone[key] == shared[key]
+    pd.testing.assert_frame_equal(log(one), log(out), rtol=0, atol=1e-5)
+    mine, theirs = (
+        load_file(path / "adapters/tuned/adapter_model.safetensors") for path in (out, one)
+    )
+    assert mine.keys() == theirs.keys()
+    for name, matrix in mine.items():
+        torch.testing.assert_close(matrix, theirs[name], rtol=0, atol=1e-5)
+    pd.testing.assert_frame_equal(samples(one), samples(out), atol=1e-4)
+
+
+def test_a_base_held_between_two_processes_gives_what_one_gives(tmp_path: Path, one: Path) -> None:
+    """Three validation rows: one process has a batch less, and has to go along all the same."""
+    done = ran([*sharing(tmp_path), "-m", "medbench"], one.parent / "recipe.yaml", tmp_path / "two")
+    assert done.returncode == 0, done.stderr
+    same_as_one(tmp_path / "two", one)
 
 
 @pytest.mark.slow
-def test_two_killed_processes_go_on_as_one(tmp_path: Path) -> None:
+def test_a_base_in_nf4_held_between_two_processes(tmp_path: Path) -> None:
+    recipe = recipe_in(tmp_path, "nf4")
+    one, two = tmp_path / "one", tmp_path / "two"
+    assert ran([sys.executable, "-m", "medbench"], recipe, one).returncode == 0
+    done = ran([*sharing(tmp_path), "-m", "medbench"], recipe, two)
+    assert done.returncode == 0, done.stderr
+    same_as_one(two, one)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("shared", [False, True], ids=["whole", "sharded"])
+def test_two_killed_processes_go_on_as_one(tmp_path: Path, one: Path, shared: bool) -> None:
     """The recipe's batch is the contract, so that neither kill nor number of processes matters."""
-    recipe = recipe_in(tmp_path)
-    whole, killed = tmp_path / "whole", tmp_path / "killed"
-    assert ran([sys.executable, "-m", "medbench"], recipe, whole).returncode == 0
+    recipe, killed = one.parent / "recipe.yaml", tmp_path / "killed"
+    start = sharing(tmp_path) if shared else LAUNCH
     process = subprocess.Popen(
-        command([*LAUNCH, "-m", "medbench"], recipe, killed), start_new_session=True,
+        command([*start, "-m", "medbench"], recipe, killed), start_new_session=True,
         stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=os.environ | QUIET,
     )  # fmt: skip
     while process.poll() is None and not list(killed.glob("parts/tune/*/step-5")):
@@ -100,12 +159,10 @@ def test_two_killed_processes_go_on_as_one(tmp_path: Path) -> None:
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
     assert not (killed / "adapters").exists()
-    assert ran([sys.executable, "-m", "medbench"], recipe, killed).returncode == 0
-    manifest = json.loads((killed / "manifest.json").read_text())
-    assert manifest["stages"]["tune/tuned"]["detail"]["resumed_from"] in {
-        f"step-{n}" for n in range(4, 12)
-    }
-    pd.testing.assert_frame_equal(log(whole), log(killed), rtol=0, atol=1e-4)
+    again = start if shared else [sys.executable]
+    assert ran([*again, "-m", "medbench"], recipe, killed).returncode == 0
+    assert detail(killed)["resumed_from"] in {f"step-{n}" for n in range(4, 12)}
+    pd.testing.assert_frame_equal(log(one), log(killed), rtol=0, atol=1e-4)
 
 
 @pytest.mark.slow
