@@ -224,7 +224,7 @@ def _end_to_end(config: Any, recipe: Recipe) -> bool:
     return recipe.micro_batch_size == "auto" and recipe.adapter.kind != "prefix" and not sliding
 
 
-def _most_rows(skeleton: Any, recipe: Recipe, layout: Any, size: int, shards: int) -> int:
+def _most_rows(skeleton: Any, recipe: Recipe, layout: Any, size: int, shards: int = 1) -> int:
     """Of how many rows the micro-batch may be on a GPU of *size* bytes; 0 where not one fits.
 
     Rows are taken to be as long as those of *layout* are on average.
