@@ -180,14 +180,16 @@ class Skeleton:
 
 
 def _gathered(base: Any, sizes: dict[torch.nn.Parameter, int]) -> int:
-    """Bytes of a sharded base that are whole at once (sharding.py): two layers and the last unit.
+    """Bytes of a sharded base that are whole at once (sharding.py).
 
-    The second layer is on its way while the first computes, by way of a buffer of its size.
+    That is the last unit (norm and head) throughout, and beside it its own copy while it arrives,
+    or a layer that computes and one that arrives, by way of a buffer of its size.
     """
     layers = [sum(sizes[p] for p in layer.parameters()) for layer in base.get_decoder().layers]
     words = base.get_input_embeddings().weight
     apart = sizes[words] if words is not base.get_output_embeddings().weight else 0
-    return 3 * max(layers) + sum(sizes.values()) - sum(layers) - apart
+    last = sum(sizes.values()) - sum(layers) - apart
+    return last + max(last, 3 * max(layers))
 
 
 def dtype_of(recipe: Recipe) -> torch.dtype:

@@ -167,8 +167,8 @@ class Engine:
             position_ids=torch.from_numpy(positions)[None].to(device),
             past_key_values=past,
             use_cache=True,
-            # An index on the CPU fits whatever device the last layer lies on.
-            logits_to_keep=torch.from_numpy(asked).to("cpu" if self.split else device),
+            # accelerate moves tensors to the first device, where the last layer need not lie.
+            logits_to_keep=asked.tolist() if self.split else torch.from_numpy(asked).to(device),
         ).logits[0]
         which, targets = (torch.tensor(a, device=logits.device) for a in (row.which, row.targets))
         found = [torch.empty(2, 0, device=logits.device)]

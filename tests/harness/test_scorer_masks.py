@@ -151,6 +151,36 @@ def test_rows_on_a_gpu(clinic: Path, dtype: Any, allowed: float) -> None:
     assert np.abs(found - expected).max() <= allowed
 
 
+def answers_apart(clinic: Path, model: Any) -> None:
+    """*model* takes packed rows, a dense mask among them, and answers as it does in one place."""
+    trie = branching(6)
+    expected, _, _ = Engine(AutoModelForCausalLM.from_pretrained(clinic).eval()).answer(trie, 300)
+    engine = Engine(model)
+    assert engine.split
+    assert not engine.flex
+    assert probe(engine).good
+    found, _, budget = engine.answer(trie, 300)
+    assert budget == 300
+    np.testing.assert_allclose(found, expected, atol=1e-3)
+
+
+def test_rows_of_a_model_that_is_said_to_lie_apart(clinic: Path) -> None:
+    model = AutoModelForCausalLM.from_pretrained(clinic).eval()
+    model.hf_device_map = {"model": 0, "lm_head": 1}
+    answers_apart(clinic, model)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="this machine has no two GPUs")
+def test_rows_of_a_model_that_lies_on_two_gpus(clinic: Path) -> None:
+    first = {"model.embed_tokens": 0, "model.rotary_emb": 0, "model.layers.0": 0}
+    second = {f"model.layers.{n}": 1 for n in range(1, 5)} | {"model.norm": 1, "lm_head": 1}
+    model = AutoModelForCausalLM.from_pretrained(
+        clinic, dtype=torch.float32, device_map=first | second
+    )
+    answers_apart(clinic, model.eval())
+
+
 @pytest.mark.parametrize(
     ("error", "noise", "good"),
     [
