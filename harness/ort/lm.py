@@ -7,8 +7,11 @@ requests' trie (onnx_engine.py), generation from greedy steps over a batch of ri
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
+import os
+from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -34,6 +37,9 @@ _GREEDY: dict[str, tuple[Any, ...]] = {
 
 _ROOM = 0.5
 """Share of the free memory that the caches of a batch may take."""
+
+_CUDNN_ATTENTION = "ORT_ENABLE_CUDNN_FLASH_ATTENTION"
+"""Environment variable that ONNX Runtime reads as it makes a session; unset means yes."""
 
 _MOST = 32
 """Sequences a call for log-likelihoods; that many short ones fill a GPU."""
@@ -72,7 +78,9 @@ class OnnxLM(PackedLM):
                 f"{folder / 'tokenizer_config.json'}: missing; expected an export with its "
                 "tokenizer, as `medbench run` leaves under exports/"
             )
-        self._session = OrtModel(folder, device=device, threads=threads or torch.get_num_threads())
+        threads = threads or torch.get_num_threads()
+        with _without_planned_attention():
+            self._session = OrtModel(folder, device=device, threads=threads)
         kind = device.partition(":")[0]
         config = json.loads((folder / "genai_config.json").read_text("utf-8"))["model"]
         ends = config["eos_token_id"]
@@ -159,6 +167,22 @@ class OnnxLM(PackedLM):
             chosen = session.step(chosen[:, None])[:, 0].argmax(-1).cpu()
         session.reset()
         return said[:, : at + 1]
+
+
+@contextlib.contextmanager
+def _without_planned_attention() -> Iterator[None]:
+    """Make sessions without cuDNN's attention, unless the environment asks for it.
+
+    It plans every new shape for 40 ms, and hardly two calls here have one shape.
+    """
+    if _CUDNN_ATTENTION in os.environ:
+        yield
+        return
+    os.environ[_CUDNN_ATTENTION] = "0"
+    try:
+        yield
+    finally:
+        del os.environ[_CUDNN_ATTENTION]
 
 
 def _rows(decoder: dict[str, Any], length: int, device: torch.device) -> int:

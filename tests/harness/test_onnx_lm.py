@@ -1,5 +1,6 @@
 """An export as an lm-eval model: what it answers is what the torch model answers."""
 
+import os
 import random
 import shutil
 from collections.abc import Callable
@@ -217,6 +218,27 @@ def test_batches_shrink_to_what_the_memory_holds(
     assert OnnxLM(clinic_onnx("fp32"), batch_size=16).batch_size == 3
     assert "room for the caches of 3 prompts" in caplog.text
     assert OnnxLM(clinic_onnx("fp32"), batch_size=2).batch_size == 2
+
+
+@pytest.mark.parametrize(("asked", "seen"), [(None, "0"), ("1", "1")])
+def test_attention_that_plans_every_shape_is_off_unless_asked_for(
+    clinic_onnx: Exports, monkeypatch: pytest.MonkeyPatch, asked: str | None, seen: str
+) -> None:
+    name = "ORT_ENABLE_CUDNN_FLASH_ATTENTION"
+    monkeypatch.delenv(name, raising=False)
+    if asked:
+        monkeypatch.setenv(name, asked)
+    when_opened = []
+
+    def opened(folder: Path, **given: Any) -> None:
+        when_opened.append(os.environ.get(name))
+        raise InputError("stop")
+
+    monkeypatch.setattr("medbench.harness.ort.lm.OrtModel", opened)
+    with pytest.raises(InputError, match="stop"):
+        OnnxLM(clinic_onnx("fp32"))
+    assert when_opened == [seen]
+    assert os.environ.get(name) == asked  # what is measured afterwards is not changed
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has CUDA")
