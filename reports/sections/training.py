@@ -96,6 +96,8 @@ def _layout(detail: dict[str, Any]) -> list[Fact]:
             f"{count(batch, 'row')} = {number(rows, 0)} at once{_LAID[detail.get('end_to_end')]} × "
             f"{number(repeated, 0)} accumulated × {count(processes, 'process', 'processes')}"
         )
+        if detail.get("sharded"):
+            layout += ", which hold the base between them"
         if all_rows := detail.get("rows"):
             epoch = f"{count(-(-all_rows // batch))} = {count(all_rows, 'row')} / {count(batch)}"
             epoch += ", rounded up" if all_rows % batch else ""

@@ -14,6 +14,7 @@ from medbench.finetune import gpus
 from medbench.finetune.memory import (
     Layout,
     largest,
+    of,
     precision_of,
     precisions,
     predict,
@@ -89,6 +90,26 @@ def test_a_whole_batch_end_to_end_was_measured_so(
     """Eight rows, 5,800 tokens, on one H200 (docs/reference/plan.md)."""
     found = predict(LLAMA_8B, precisions(qlora)[precision], Layout(8, 5800, end_to_end=True))
     assert found.peak == pytest.approx(measured, rel=0.05)
+
+
+@pytest.mark.parametrize(("precision", "measured"), [("nf4", 7.60e9), ("bf16", 12.72e9)])
+def test_a_base_held_by_two_gpus_was_measured_so(
+    qlora: Recipe, precision: str, measured: float
+) -> None:
+    """Four rows end to end, about 3,230 tokens at most, on each of two H200 (plan.md)."""
+    recipe = precisions(qlora)[precision]
+    found = of(Skeleton(LLAMA_8B, recipe), recipe, Layout(4, 3230, end_to_end=True), shards=2)
+    assert found.peak == pytest.approx(measured, rel=0.1)
+
+
+def test_more_gpus_hold_less_each_down_to_what_is_whole_at_once(qlora: Recipe) -> None:
+    for recipe in (qlora, precisions(qlora)["bf16"]):
+        skeleton, layout = Skeleton(LLAMA_8B, recipe), Layout(1, 512, end_to_end=True)
+        held = [of(skeleton, recipe, layout, shards=n).weights for n in (1, 2, 8, 1000)]
+        assert held == sorted(held, reverse=True)
+        assert len(set(held)) == 4
+        head = 128256 * 4096 * 2
+        assert held[-1] > 2 * head, "the head arrives beside its own copy"
 
 
 def test_nf4_has_4_127_bits_a_weight_and_leaves_embeddings_and_head_alone(qlora: Recipe) -> None:

@@ -13,6 +13,7 @@ from medbench.finetune import memory
 from medbench.finetune.recipe import load_recipe
 from medbench.harness.planning import forecast
 from medbench.harness.suite import EMBEDDED, ModelSpec
+from medbench.reports.sections.memory import read_forecast
 
 CLINIC = ModelSpec(pretrained="embedded:clinic")
 
@@ -95,6 +96,21 @@ def test_processes_share_a_step() -> None:
         for processes in (1, 2)
     )
     assert two == one / 2
+
+
+def test_a_base_held_by_several_gpus_is_forecast_for_each(weightless: Path) -> None:
+    spec, recipe = ModelSpec(pretrained=str(weightless)), load_recipe("clinic")
+    whole, half = (forecast.of_tuning(spec, recipe, shards=n) for n in (1, 2))
+    assert (whole["shards"], half["shards"]) == (1, 2)
+    assert half["rows_at_once"] == whole["rows_at_once"] // 2
+    assert "int8" in whole["precisions"]
+    assert "int8" not in half["precisions"], "it cannot be sharded"
+    ran = {"rows_at_once": 4, "processes": 2, "sharded": True}
+    assert forecast.of_tuning(spec, recipe, ran=ran)["shards"] == 2
+    with pytest.raises(InputError, match="cannot be shared evenly by 3"):
+        forecast.of_tuning(spec, recipe, shards=3)
+    shown = read_forecast("tuned", half)
+    assert any("2 GPUs hold the base between them" in text for text in shown.facts)
 
 
 def test_a_missing_config_says_what_to_do(tmp_path: Path) -> None:
