@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from ..errors import StageError
 from ..harness.models.load import keep_weights_trainable
 from ..harness.ranks import place, world
 
@@ -46,11 +47,21 @@ def shard(model: Any, device: str) -> None:
 
     Units are the decoder's layers, the embeddings, and the rest (last norm, head). Not more than
     two layers are whole on the device at a time, while it is loaded and while it is tuned.
+
+    Raises:
+        StageError: The architecture does not say what its layers are.
     """
     from torch.distributed.device_mesh import init_device_mesh
     from torch.distributed.fsdp import fully_shard
 
     base = model.get_base_model()
+    names = set(base._no_split_modules or ())
+    layers = [module for module in base.modules() if type(module).__name__ in names]
+    if not layers:
+        raise StageError(
+            f"{base.config.model_type}: FSDP cannot be used, for its code does not name its layers "
+            "(_no_split_modules); use --multi_gpu, with quantization: nf4 if it must be smaller"
+        )
     trained = {parameter for parameter in model.parameters() if parameter.requires_grad}
     rules = {
         "mesh": init_device_mesh(device, (world(),)),
@@ -59,7 +70,7 @@ def shard(model: Any, device: str) -> None:
         # checkpoint, which shards it; the processes would then not gather it alike.
         "reshard_after_forward": True,
     }
-    for layer in base.get_decoder().layers:
+    for layer in layers:
         fully_shard(layer, **rules)
     words, head = base.get_input_embeddings(), base.get_output_embeddings()
     if words.weight is not head.weight:

@@ -8,6 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from medbench.errors import StageError
+from medbench.finetune.recipe import load_recipe
+from medbench.finetune.sharding import shard
+
 SCRIPT = """
 import json, os, sys
 from pathlib import Path
@@ -35,6 +39,7 @@ kinds = {
     "lora": (checkpoint, lora, "none"),
     "tied": (tied, lora, "none"),
     "nf4": (checkpoint, lora, "nf4"),
+    "nf4, tied": (tied, lora, "nf4"),
     "dora": (checkpoint, lora.model_copy(update={"dora": True}), "none"),
     "dora over nf4": (checkpoint, lora.model_copy(update={"dora": True}), "nf4"),
     "ia3": (checkpoint, ia3, "none"),
@@ -98,14 +103,18 @@ distributed.destroy_process_group()
 
 @pytest.fixture
 def tied(tmp_path: Path, clinic: Path) -> Path:
-    """A model whose head is its embeddings, with the clinic's tokenizer."""
-    from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
+    """A model with biases, whose head is its embeddings, with the clinic's tokenizer."""
+    from transformers import AutoTokenizer, Qwen2Config, Qwen2ForCausalLM
 
     folder = tmp_path / "tied"
     shape = {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 3}
     heads = {"num_attention_heads": 4, "num_key_value_heads": 2}
-    config = LlamaConfig(vocab_size=1024, tie_word_embeddings=True, **shape, **heads)
-    LlamaForCausalLM(config).save_pretrained(folder)
+    config = Qwen2Config(vocab_size=1024, tie_word_embeddings=True, **shape, **heads)
+    model = Qwen2ForCausalLM(config)
+    for name, parameter in model.named_parameters():
+        if name.endswith("bias"):  # zeros until then
+            parameter.data.normal_()
+    model.save_pretrained(folder)
     AutoTokenizer.from_pretrained(clinic).save_pretrained(folder)
     return folder
 
@@ -125,9 +134,22 @@ def test_every_adapter_over_a_shared_base_has_the_gradients_of_a_whole_one(
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-3000:]
     found = json.loads((tmp_path / "found.json").read_text())
-    assert set(found) == {"lora", "tied", "nf4", "dora", "dora over nf4", "ia3", "prefix"}
+    assert set(found) == {
+        "lora", "tied", "nf4", "nf4, tied", "dora", "dora over nf4", "ia3", "prefix",
+    }  # fmt: skip
     for name, one in found.items():
         assert one["norm"] > 0, name
         assert one["loss"] < 1e-5, name
         assert one["gradient"] < 1e-4, name
         assert one["share"] == pytest.approx(0.5, abs=0.01), name
+
+
+def test_a_model_that_does_not_name_its_layers_is_refused(clinic: Path) -> None:
+    from peft import get_peft_model
+    from transformers import AutoModelForCausalLM
+
+    base = AutoModelForCausalLM.from_pretrained(clinic)
+    base._no_split_modules = None
+    model = get_peft_model(base, load_recipe("clinic").adapter.config())
+    with pytest.raises(StageError, match=r"llama: FSDP cannot be used.*--multi_gpu"):
+        shard(model, "cpu")
