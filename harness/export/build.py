@@ -66,10 +66,10 @@ def export_onnx(
         What was made, or found.
 
     Raises:
-        InputError: The pair is not known to work, the checkpoint is incomplete, there is no such
-            device, or disk or memory have no room.
-        StageError: The builder is not installed, does not know the architecture, was killed, or
-            failed, or its graph does not run.
+        InputError: The pair is not known to work, the checkpoint is incomplete, or there is no such
+            device.
+        StageError: Disk or memory have no room; the builder is not installed, does not know the
+            architecture, was killed, or failed; or its graph does not run.
     """
     if precision not in PAIRS.get(provider, ()):
         pairs = ", ".join(f"{kind}/{name}" for name, kinds in PAIRS.items() for kind in kinds)

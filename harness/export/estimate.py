@@ -14,7 +14,7 @@ import struct
 from dataclasses import dataclass
 from pathlib import Path
 
-from ...errors import InputError
+from ...errors import InputError, StageError
 
 _FLOAT = {"fp32": 4.0, "fp16": 2.0, "bf16": 2.0}
 # Blocks of 32 weights share a scale: 4 bytes on a CPU, 2 on a GPU; int8 and int4 may have a zero.
@@ -96,21 +96,21 @@ def check(expected: Estimate, out: Path) -> None:
     """Raise where the disk of *out* or the memory has no room for what is expected.
 
     Raises:
-        InputError: One of them has not.
+        StageError: One of them has not.
     """
     import psutil
 
     there = next(folder for folder in (out, *out.absolute().parents) if folder.is_dir())
     free = shutil.disk_usage(there).free
     if free < _MARGIN * expected.disk:
-        raise InputError(
-            f"{out}: the export needs {_MARGIN * expected.disk / 1e9:.1f} GB of disk and "
-            f"{free / 1e9:.1f} GB are free there; make room, or choose another folder"
+        raise StageError(
+            f"{out}: the export needs {_MARGIN * expected.disk / 1e6:,.0f} MB of disk and "
+            f"{free / 1e6:,.0f} MB are free there; make room, or choose another folder"
         )
     available = psutil.virtual_memory().available
     if available < expected.memory:
-        raise InputError(
-            f"{out}: the export needs about {expected.memory / 1e9:.1f} GB of memory and "
-            f"{available / 1e9:.1f} GB are available; close other programs, or export on a larger "
+        raise StageError(
+            f"{out}: the export needs about {expected.memory / 1e6:,.0f} MB of memory and "
+            f"{available / 1e6:,.0f} MB are available; close other programs, or export on a larger "
             "machine"
         )
