@@ -43,6 +43,8 @@ PART = 2000
 """Questions in one compressed part."""
 LEVEL = 4
 """Of compression: a tenth larger than at 6, in half the time."""
+MOST = 100_000
+"""Answers on the page; of more, those to the questions with the smallest document hashes."""
 BUDGET = 12_000_000
 """Characters that all compressed parts have on the page; what does not fit goes without text."""
 
@@ -57,6 +59,7 @@ class Questions:
         couples: Pairs of places in ``models``: base and tuned, or a model and what was made of it.
         cut: Characters at which texts are cut.
         rows: See above.
+        total: Rows there would be of the whole run, of which these may be a part.
     """
 
     tasks: tuple[str, ...]
@@ -66,6 +69,7 @@ class Questions:
     couples: tuple[tuple[int, int], ...]
     cut: int
     rows: tuple[Row, ...]
+    total: int
 
     @property
     def readable(self) -> bool:
@@ -81,10 +85,27 @@ class Packed:
     without_text: int
 
 
+def choose(samples: pd.DataFrame, most: int = MOST) -> tuple[pd.DataFrame, int]:
+    """The rows of the questions that are shown, and how many there are of all, in each order.
+
+    The choice is blind: the smallest hashes of the questions as they were published, all answers to
+    one (in every order of its options) or none of them, *most* answers at most.
+    """
+    total = len(samples[["task", "doc_id", "order"]].drop_duplicates())
+    if len(samples) <= most:
+        return samples, total
+    keys = samples.groupby(["task", "cluster"], sort=False, observed=True).ngroup()
+    published = samples.loc[samples["order"] == 0, "doc_hash"]
+    hashes = pd.Series(published.array, keys[published.index].array)
+    hashes = hashes[~hashes.index.duplicated()].astype(str).sort_values(kind="stable")
+    answers = keys.value_counts()[hashes.index].cumsum()
+    return samples[keys.isin(answers.index[answers <= most])], total
+
+
 def read_questions(
-    samples: pd.DataFrame, couples: Collection[tuple[str, str]]
-) -> Questions | None:  # fmt: skip
-    """The questions of a samples table in every order of their options; None without any."""
+    samples: pd.DataFrame, couples: Collection[tuple[str, str]], total: int | None = None
+) -> Questions | None:
+    """The rows of a samples table as questions, of *total* in the run; None without any."""
     if samples.empty:
         return None
     table = samples[[name for name in ("task", *_Asked._fields) if name in samples]]
@@ -105,7 +126,8 @@ def read_questions(
         (models.index(a), models.index(b)) for a, b in couples if a in models and b in models
     )
     shown = tuple(map(clean, tasks)), tuple(map(clean, models))
-    return Questions(*shown, tuple(read.subjects), orders, pairs, cut, tuple(rows))
+    whole = len(rows) if total is None else total
+    return Questions(*shown, tuple(read.subjects), orders, pairs, cut, tuple(rows), whole)
 
 
 @contextlib.contextmanager

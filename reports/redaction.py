@@ -128,26 +128,52 @@ def rules_for(run: RunFolder, sharing: Sharing) -> Rules:
     )
 
 
+@dataclass(frozen=True)
+class Veil:
+    """What of each row of a samples table is not to be shown.
+
+    Attributes:
+        hidden: Every text.
+        said: What the model said.
+    """
+
+    hidden: pd.Series[bool]
+    said: pd.Series[bool]
+
+    def over(self, rows: pd.DataFrame) -> pd.DataFrame:
+        """*rows* of the table without what is not to be shown."""
+        hidden, said = self.hidden.loc[rows.index], self.said.loc[rows.index]
+        if not (hidden.any() or said.any()):
+            return rows
+        table = rows.copy()
+        _blank(table, hidden, TEXTS)
+        _blank(table, said, ("prediction", "output"))
+        for column in (name for name in LISTS if name in table):
+            table[column] = [
+                [] if hide else value for hide, value in zip(hidden, table[column], strict=True)
+            ]
+        return table
+
+
 def redact(samples: pd.DataFrame, rules: Rules) -> pd.DataFrame:
     """The samples table with the texts taken out that are not to be shown; no rows at ``none``."""
-    if rules.whole:
-        return samples
     if rules.sharing.level == "none":
         return samples.iloc[:0]
+    return veil(samples, rules).over(samples)
+
+
+def veil(samples: pd.DataFrame, rules: Rules) -> Veil:
+    """What of *samples* is not to be shown; which texts are there is enough to tell."""
+    nothing = pd.Series(False, index=samples.index)
+    if rules.whole:
+        return Veil(nothing, nothing)
     hidden = samples["task"].isin(list(rules.closed_tasks))
     if rules.sharing.level == "hashes":
         hidden[:] = True
     elif rules.sharing.level == "flips":
         hidden |= ~_flipped(samples, rules.couples)
-    table = samples.copy()
     said = ~hidden & samples["output"].notna() & samples["model"].isin(list(rules.closed_models))
-    _blank(table, hidden, TEXTS)
-    _blank(table, said, ("prediction", "output"))
-    for column in LISTS:
-        table[column] = [
-            [] if hide else value for hide, value in zip(hidden, table[column], strict=True)
-        ]
-    return table
+    return Veil(hidden, said)
 
 
 def redact_overlap(checks: Iterable[Check], rules: Rules) -> tuple[Check, ...]:

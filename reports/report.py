@@ -9,11 +9,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-import pandas as pd
 import yaml
 
+from ..harness.folder.samples import FILE, numbers
 from ..harness.folder.store import RunFolder
 from ..harness.naming import MARK
+from .chosen import read_chosen
 from .evidence import (
     Export,
     Fact,
@@ -23,9 +24,9 @@ from .evidence import (
     read_stages,
 )
 from .formatting import duration
-from .questions import Questions, read_questions
-from .redaction import LOCAL, Sharing, redact, redact_overlap, rules_for
-from .samples import SideBySide, side_by_side
+from .questions import Questions
+from .redaction import LOCAL, Sharing, redact_overlap, rules_for
+from .samples import SideBySide
 from .sections.calibration import CLUSTERED
 from .sections.front import Front, front
 from .sections.judgements import Judged, read_judged
@@ -34,7 +35,7 @@ from .sections.memory import Forecast, read_memory
 from .sections.models import Model, read_models, title
 from .sections.overlap import Check, read_overlap
 from .sections.parsing import Parsing, parsing
-from .sections.protocols import Protocols, protocols
+from .sections.protocols import Protocols, read_protocols
 from .sections.scores import Data, Group, Task, data_of, read_groups, read_tasks
 from .sections.subjects import Breakdown, breakdowns
 from .sections.training import Training, alarms, read_trainings
@@ -176,10 +177,10 @@ class Report:
         stages = read_stages(manifest)
         models = read_models(manifest, suite)
         tasks = read_tasks(results)
-        samples = _table(run)
+        samples = numbers(run) if (run / FILE).is_file() else None
         rules = rules_for(run, sharing)
         limit = int((suite.get("report") or {}).get("samples", 8))
-        shown = None if samples is None or limit == 0 else redact(samples, rules)
+        chosen = None if samples is None else read_chosen(run, samples, rules, tasks, limit)
         # The run and its results may both carry a note; each is shown once.
         notes = tuple(dict.fromkeys([*manifest.get("notes", []), *results.get("notes", [])]))
         return cls(
@@ -200,11 +201,11 @@ class Report:
             not_timed=read_skipped(manifest),
             exports=read_exports(manifest),
             groups=read_groups(results),
-            protocols=() if samples is None else protocols(samples, tasks),
+            protocols=() if samples is None else read_protocols(run, samples, tasks),
             subjects=() if samples is None else breakdowns(samples, tasks),
             judged=read_judged(results, tasks),
-            samples=() if shown is None else _samples(shown, tasks, limit),
-            questions=None if shown is None else read_questions(shown, rules.couples),
+            samples=chosen.samples if chosen else (),
+            questions=chosen.questions if chosen else None,
             left_out=rules.notes,
             environment=environment(manifest),
             overlap=redact_overlap(read_overlap(run), rules),
@@ -212,11 +213,6 @@ class Report:
             command=str(manifest.get("command") or ""),
             resolved_suite=yaml.safe_dump(suite, sort_keys=False, allow_unicode=True).strip(),
         )
-
-
-def _table(run: RunFolder) -> pd.DataFrame | None:
-    """The samples without their prompts, which no report shows and which are a third of them."""
-    return run.samples(leave_out=["prompt"]) if (run / "samples.parquet").is_file() else None
 
 
 def _problems(manifest: dict[str, Any], stages: tuple[Stage, ...]) -> tuple[str, ...]:
@@ -253,21 +249,6 @@ def _headlines(models: tuple[Model, ...], tasks: tuple[Task, ...]) -> tuple[str,
     if len(models) == 1:
         return (f"Only {models[0].name} was scored, so there is nothing to compare it with.",)
     return ("No tuned model was scored beside its base, so nothing is compared.",)
-
-
-def _samples(table: pd.DataFrame, tasks: tuple[Task, ...], limit: int) -> tuple[SideBySide, ...]:
-    found = []
-    for task in tasks:
-        if task.metric != "acc":
-            continue
-        pairs: list[tuple[str, ...]] = [
-            (score.comparison.base, score.comparison.tuned)
-            for score in task.scores
-            if score.comparison
-        ]
-        for models in pairs or [(score.model,) for score in task.scores]:
-            found.append(side_by_side(table, task.name, models, limit))
-    return tuple(one for one in found if one)
 
 
 def _date(created: Any) -> str:

@@ -91,24 +91,59 @@ class SideBySide:
     kinds: tuple[Kind, ...]
 
 
+@dataclass(frozen=True)
+class Picked:
+    """What is to be shown of a task, its texts not yet read.
+
+    Attributes:
+        kinds: Name, number of questions, and of each question shown the places of its rows in the
+            samples table, one a model.
+    """
+
+    task: str
+    models: tuple[str, ...]
+    n: int
+    counts: tuple[tuple[str, int], ...]
+    kinds: tuple[tuple[str, int, tuple[tuple[int, ...], ...]], ...]
+
+    @property
+    def places(self) -> set[int]:
+        """Of all rows that are shown."""
+        return {place for *_, shown in self.kinds for rows in shown for place in rows}
+
+
 Row = dict[str, Any]
 Test = tuple[str, "pd.Series[bool]"]
 """The name of a kind, and whether a question is of it."""
 
 
-def side_by_side(
+def side_by_side(picked: Picked, rows: pd.DataFrame) -> SideBySide:
+    """*picked* with its texts.
+
+    Args:
+        picked: What is shown.
+        rows: Its rows at least, whole; their index is their place in the samples table.
+    """
+    kinds = tuple(
+        Kind(name, total, tuple(_shown(rows, places, picked.models) for places in shown))
+        for name, total, shown in picked.kinds
+    )
+    return SideBySide(picked.task, picked.models, picked.n, picked.counts, kinds)
+
+
+def pick(
     table: pd.DataFrame, task: str, models: tuple[str, ...], limit: int
-) -> SideBySide | None:
+) -> Picked | None:  # fmt: skip
     """The questions of *task* that all of *models* answered; None when there are none.
 
     Of a question that was asked under several orders of its options, the published one counts.
 
     Args:
-        table: The samples table.
+        table: The samples table; of texts it need only say which are there.
         models: One model, or base and tuned.
         limit: Questions shown of each kind; those whose texts were taken out count, unshown.
     """
-    asked = (table["task"] == task) & (table["order"] == 0)
+    asked = (table["task"] == task) & (table["order"] == 0) & table["model"].isin(models)
     slim = _slim(table.loc[asked, list(_NEEDED)])
     sides = [slim[slim["model"] == name].set_index("doc_hash") for name in models]
     shared = sides[0].index
@@ -122,10 +157,9 @@ def side_by_side(
     kinds = []
     for name, found in _tests(models, marks, [side["unparsed"].astype(bool) for side in sides]):
         keys = found.index[found & readable][:limit]
-        rows = [[_row(table, side.loc[key, "place"]) for side in sides] for key in keys]
-        shown = tuple(_sample(row, models) for row in rows)
-        kinds.append(Kind(name, int(found.sum()), shown))
-    return SideBySide(task, models, len(shared), _counts(models, marks), tuple(kinds))
+        shown = tuple(tuple(int(side.loc[key, "place"]) for side in sides) for key in keys)
+        kinds.append((name, int(found.sum()), shown))
+    return Picked(task, models, len(shared), _counts(models, marks), tuple(kinds))
 
 
 _READ = ("question", "prediction", "output")
@@ -144,8 +178,9 @@ def _slim(table: pd.DataFrame) -> pd.DataFrame:
     }).drop_duplicates(["model", "doc_hash"], keep="last")  # fmt: skip
 
 
-def _row(table: pd.DataFrame, place: Any) -> Row:
-    return {str(name): value for name, value in table.loc[place].items()}
+def _shown(rows: pd.DataFrame, places: Sequence[int], models: tuple[str, ...]) -> Sample:
+    sides = [{str(name): value for name, value in rows.loc[place].items()} for place in places]
+    return _sample(sides, models)
 
 
 def _tests(

@@ -163,7 +163,7 @@ def _targets(left: pd.DataFrame, right: pd.DataFrame) -> tuple[Chosen, Chosen]:
     Two hashes of one kind are compared as they are. lm-eval's hash may be that of an index, so
     against a hash of a text the texts are compared.
     """
-    hashes = [side["target_hash"].fillna("").to_numpy(object) for side in (left, right)]
+    hashes = [_texts(side["target_hash"]) for side in (left, right)]
     texts = [side["target"].to_numpy(object) for side in (left, right)]
     unlike = np.asarray(hashes[0] != hashes[1], bool)
     unchecked = np.zeros(len(left), bool)
@@ -202,12 +202,17 @@ def _refuse(left: pd.DataFrame, right: pd.DataFrame, names: Names) -> None:
 
 def _other_questions(left: pd.DataFrame, right: pd.DataFrame) -> Chosen:
     """Rows whose questions are other texts: an id may be the position in other data."""
-    texts = [side["question"].fillna("").to_numpy(object) for side in (left, right)]
+    texts = [_texts(side["question"]) for side in (left, right)]
     known = (texts[0] != "") & (texts[1] != "")
     unlike: Chosen = np.asarray(known & (texts[0] != texts[1]), bool)
     for row in np.flatnonzero(unlike):
         unlike[row] = text_hash(texts[0][row]) != text_hash(texts[1][row])
     return unlike
+
+
+def _texts(column: pd.Series[Any]) -> npt.NDArray[np.object_]:
+    """A column that may be one of categories; what is not known is empty."""
+    return column.astype(object).fillna("").to_numpy(object)
 
 
 def _unlike(left: pd.DataFrame, right: pd.DataFrame, key: str) -> Chosen:

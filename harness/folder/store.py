@@ -84,6 +84,28 @@ def explain_unwritable(error: Exception, folder: Path) -> StageError | None:
     return StageError(f"{place}: cannot be written ({os.strerror(number)}); {remedy}")
 
 
+@contextlib.contextmanager
+def readable(path: Path) -> Iterator[None]:
+    """Say in one line why the Parquet file *path* cannot be read in the block.
+
+    Raises:
+        InputError: It is missing or damaged.
+    """
+    from pyarrow import ArrowException
+
+    try:
+        yield
+    except FileNotFoundError:
+        raise InputError(
+            f"{path}: missing; finish the run with the command that started it"
+        ) from None
+    except (ArrowException, OSError) as error:
+        raise InputError(
+            f"{path}: damaged, not readable as Parquet ({_one_line(error)}); give the command "
+            "that made this run again, and what is damaged is made anew"
+        ) from None
+
+
 class RunFolder:
     """One run on disk. Reading methods never change it.
 
@@ -229,13 +251,9 @@ class RunFolder:
         Raises:
             InputError: It is missing or damaged.
         """
-        table = self.table("samples.parquet", leave_out)
-        if "subject" not in table:
-            table["subject"] = None
-        if "problem" not in table and "unparsed" in table:  # format 1 did not know why
-            table["problem"] = table["unparsed"].map({True: "unstated"}).astype(object)
-            table["problem"] = table["problem"].where(table["unparsed"], None)
-        return table
+        from .samples import upgraded
+
+        return upgraded(self.table("samples.parquet", leave_out))
 
     def timings(self) -> pd.DataFrame:
         return self.table("timings.parquet")
@@ -247,22 +265,12 @@ class RunFolder:
             InputError: It is missing or damaged.
         """
         import pandas as pd
-        from pyarrow import ArrowException
         from pyarrow.parquet import read_schema
 
         path = self / relative
-        try:
+        with readable(path):
             names = read_schema(path).names if leave_out else []
             return pd.read_parquet(path, columns=[n for n in names if n not in leave_out] or None)
-        except FileNotFoundError:
-            raise InputError(
-                f"{path}: missing; finish the run with the command that started it"
-            ) from None
-        except (ArrowException, OSError) as error:
-            raise InputError(
-                f"{path}: damaged, not readable as Parquet ({_one_line(error)}); give the command "
-                "that made this run again, and what is damaged is made anew"
-            ) from None
 
     def losses(self, model: str) -> pd.DataFrame | None:
         """The training log of *model* (step, loss, …), or None when it was not tuned here."""

@@ -16,6 +16,7 @@ from rich.console import Console
 from rich.text import Text
 
 from ...harness.comparing.join import join
+from ...harness.folder.samples import matching, numbers
 from ...harness.folder.store import RunFolder
 from ...harness.statistics import stats
 from .. import formatting
@@ -87,18 +88,22 @@ def read_overlap(run: RunFolder) -> tuple[Check, ...]:
         return ()
     checks = json.loads((run / "overlap.json").read_text("utf-8"))["checks"]
     has_samples = (run / "samples.parquet").is_file()
-    samples = run.samples() if has_samples and any(one["pairs"] for one in checks) else None
+    samples = numbers(run) if has_samples and any(one["pairs"] for one in checks) else None
     models = (run.manifest().get("suite") or {}).get("models") or {}
-    return tuple(_check(one, samples, models) for one in checks)
+    found = []
+    for one in checks:
+        effects: list[Effect] = []
+        tuned = one["model"]
+        if samples is not None and tuned in models and one["eval_rows"]:
+            flagged = samples.assign(flagged=matching(run, "question", one["eval_questions"]))
+            for task in one["eval_tasks"]:
+                effects += _effect(flagged, (models[tuned].get("base"), tuned), task)
+        found.append(_check(one, effects))
+    return tuple(found)
 
 
-def _check(one: dict[str, Any], samples: pd.DataFrame | None, models: dict[str, Any]) -> Check:
-    effects: list[Effect] = []
+def _check(one: dict[str, Any], effects: list[Effect]) -> Check:
     tuned = one["model"]
-    if samples is not None and tuned in models and one["eval_rows"]:
-        flagged = set(one["eval_questions"])
-        for task in one["eval_tasks"]:
-            effects += _effect(samples, (models[tuned].get("base"), tuned), task, flagged)
     shown = clean_tree(one)
     names = ", ".join(shown["eval_tasks"])
     return Check(
@@ -131,15 +136,17 @@ def _policy(one: dict[str, Any]) -> str:
 
 
 def _effect(
-    samples: pd.DataFrame, models: tuple[str | None, str], task: str, flagged: set[str]
-) -> list[Effect]:
+    samples: pd.DataFrame, models: tuple[str | None, str], task: str
+) -> list[Effect]:  # fmt: skip
+    """What the questions that are ``flagged`` do to the difference."""
     sides = [
         samples[(samples["model"] == name) & (samples["task"] == task)] for name in models if name
     ]
     if len(sides) < 2 or any(side.empty for side in sides):
         return []
     pairs = join(sides[0], sides[1], (str(models[0]), models[1])).pairs
-    seen = pairs["question"].isin(flagged)
+    asked = sides[0].loc[sides[0]["flagged"], "doc_hash"]
+    seen = pairs["doc_hash"].isin(asked)
     scale = formatting.scale_of(str(sides[0]["metric"].iloc[0]))
 
     def difference(rows: pd.DataFrame) -> Estimate:

@@ -8,6 +8,8 @@ from typing import Any
 
 import pandas as pd
 
+from ...harness.folder.samples import identified
+from ...harness.folder.store import RunFolder
 from ...harness.statistics import stats
 from ...harness.statistics.pairs import ACCURACY, Pairs
 from ..formatting import NOTHING, Estimate, percent
@@ -79,13 +81,33 @@ def protocols(samples: pd.DataFrame, tasks: Sequence[Task]) -> tuple[Protocols, 
     Tasks belong together when they name the same data and ask the same questions: a question is
     known by its words and its right answer, as the document around it differs with the protocol.
     """
-    sources = dict.fromkeys(t.source for t in tasks if t.metric == ACCURACY and t.scores)
-    found = []
-    for source in filter(None, sources):
-        members = [t for t in tasks if t.source == source and t.metric == ACCURACY and t.scores]
-        if len(members) > 1:
-            found += [_table(scores, kept) for scores, kept in _alike(samples, members)]
-    return tuple(found)
+    return tuple(
+        _table(scores, kept)
+        for members in _sharing_data(tasks)
+        for scores, kept in _alike(samples, members)
+    )
+
+
+def read_protocols(
+    run: RunFolder, samples: pd.DataFrame, tasks: Sequence[Task]
+) -> tuple[Protocols, ...]:
+    """:func:`protocols` of samples without texts.
+
+    Questions are told apart by their texts' hashes, which are read of the few tasks that share data.
+    """
+    names = [task.name for members in _sharing_data(tasks) for task in members]
+    if not names:
+        return ()
+    return protocols(identified(run, samples[samples["task"].isin(names)], QUESTION), tasks)
+
+
+def _sharing_data(tasks: Sequence[Task]) -> list[list[Task]]:
+    """The tasks that name the same data, where several do."""
+    known: dict[str, list[Task]] = {}
+    for task in tasks:
+        if task.source and task.metric == ACCURACY and task.scores:
+            known.setdefault(task.source, []).append(task)
+    return [members for members in known.values() if len(members) > 1]
 
 
 def _alike(samples: pd.DataFrame, tasks: Sequence[Task]) -> list[tuple[Scores, list[Task]]]:

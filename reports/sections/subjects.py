@@ -109,7 +109,7 @@ def _breakdown(samples: pd.DataFrame, task: Task) -> Breakdown | None:
 
 def _named(samples: pd.DataFrame) -> pd.DataFrame:
     """*samples* with ``line``: the subject as shown, or what the small ones are put together as."""
-    subject = samples["subject"].map(shown)
+    subject = samples["subject"].map(shown).astype(object)
     sizes = (
         samples.groupby(subject)["cluster"].nunique().sort_values(ascending=False, kind="stable")
     )
