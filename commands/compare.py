@@ -47,7 +47,7 @@ def compare(
     """Compare models question by question: differences, intervals, tests, changed answers."""
     from ..harness.comparing.comparison import compare_sides, parse_tasks
     from ..harness.gate.sides import tuned_pairs
-    from ..harness.predictions.load import load_side, parse_columns
+    from ..harness.predictions.load import numbers_of, parse_columns
     from ..reports.comparing.compare import FLIPS, as_json, page
 
     if form == "terminal" and out is not None:
@@ -56,8 +56,9 @@ def compare(
     if len(sides) == 1:
         pairs = tuned_pairs(sides[0])
     else:
-        reference, *others = (load_side(side, named) for side in sides)
-        pairs = [(reference, other) for other in others]
+        others = numbers_of(sides, named)
+        reference = next(others)
+        pairs = ((reference, other) for other in others)
     kept = FLIPS[form] if flips is None else flips
     found = [compare_sides(a, b, parse_tasks(tasks), confidence, kept) for a, b in pairs]
     if form == "json":

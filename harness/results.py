@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import pandas as pd
 
+from ..tasks.catalog import groups
 from .comparing.join import join
+from .folder.samples import FILE as SAMPLES
+from .folder.samples import gather
 from .folder.store import FORMAT, RunFolder
 from .judge import agreement
 from .latency import summarise
@@ -16,6 +20,14 @@ from .planning.plan import Plan
 from .statistics import power, stats
 from .statistics.calibration import calibration
 from .statistics.groups import Pairs, Tables, comparison, group_scores
+
+_UNREAD = ("prompt", "output")
+"""What no figure depends on."""
+_OF_ITS_SCORE = ("options", "option_scores", "prediction", "confidence", "cut")
+"""What only a model's own score depends on."""
+
+Parts = dict[tuple[str, str], str]
+"""Paths in the run folder by (model, task)."""
 
 
 def samples_part(model: str, task: str) -> str:
@@ -37,47 +49,45 @@ def derive(plan: Plan, run: RunFolder, done: set[str]) -> None:
     """Write samples.parquet, timings.parquet and results.json from the parts that are *done*.
 
     Parts that an earlier try with other settings left behind are not in *done* and not in the
-    tables.
+    tables. Of the samples one model's on one task are held at a time, and those of its base.
     """
-    names = [(model, task.name) for model in plan.models for task in plan.tasks]
-    samples = _gather(run, [samples_part(*pair) for pair in names if samples_part(*pair) in done])
-    timings = _gather(run, [p for p in map(timings_part, plan.timed()) if p in done])
-    judged = [(model, task.name) for model in plan.models for task in plan.judged()]
-    parts = [judgements_part(*pair) for pair in judged]
-    judgements = _gather(run, [part for part in parts if part in done])
-    for name, table in (
-        ("samples.parquet", samples),
-        ("judgements.parquet", judgements),
-        ("timings.parquet", timings),
+    scored = _known(plan, [task.name for task in plan.tasks], samples_part, done)
+    judged = _known(plan, [task.name for task in plan.judged()], judgements_part, done)
+    timed = [part for part in map(timings_part, plan.timed()) if part in done]
+    for name, parts in (
+        (SAMPLES, list(scored.values())),
+        ("judgements.parquet", list(judged.values())),
+        ("timings.parquet", timed),
     ):
-        if table is None:
-            (run / name).unlink(missing_ok=True)
+        if parts:
+            gather(run, parts, name)
         else:
-            run.write_table(name, table)
-    results = _results(plan, samples, timings)
-    if samples is not None and judgements is not None:
-        results["judge"] = agreement(samples, judgements)
+            (run / name).unlink(missing_ok=True)
+    results = _results(plan, run, scored)
+    results["latency"] = summarise(run.timings()) if timed else []
+    if scored and judged:
+        slim = run.samples(leave_out=["prompt", "question", "options", "option_scores", "output"])
+        results["judge"] = agreement(slim, run.table("judgements.parquet"))
     run.write_json("results.json", results)
 
 
-def _gather(run: RunFolder, parts: list[str]) -> pd.DataFrame | None:
-    tables = [run.table(part) for part in parts]
-    return pd.concat(tables, ignore_index=True) if tables else None
+def _known(
+    plan: Plan, tasks: Sequence[str], part: Callable[[str, str], str], done: set[str]
+) -> Parts:
+    """The part of each model and task that is done, in the order of the plan."""
+    pairs = [(model, task) for model in plan.models for task in tasks]
+    return {pair: part(*pair) for pair in pairs if part(*pair) in done}
 
 
-def _results(
-    plan: Plan, samples: pd.DataFrame | None, timings: pd.DataFrame | None
-) -> dict[str, Any]:
+def _results(plan: Plan, run: RunFolder, scored: Parts) -> dict[str, Any]:
     tasks: dict[str, Any] = {}
     remarks, comparisons = notes(plan), []
     tables: Tables = {}
     pairs: Pairs = {}
-    if samples is not None:
-        for (task_name, model), table in samples.groupby(["task", "model"], sort=False):
-            tables[str(task_name), str(model)] = table
-    remarks += cut_prompts(tables)
+    members = {task for name in plan.suite.tasks for task in groups().get(name, ())}
     for task in plan.tasks:
-        scored = [model for model in plan.models if (task.name, model) in tables]
+        parts = {model: path for (model, name), path in scored.items() if name == task.name}
+        found = _task(plan, run, task.name, parts, task.name in members)
         tasks[task.name] = {
             "protocol": task.protocol,
             "metric": task.metric,
@@ -85,37 +95,70 @@ def _results(
             "chance": task.chance,
             "source": task.source,
             "licence": task.licence,
-            "scores": {model: task_score(tables[task.name, model]) for model in scored},
+            "scores": found.scores,
         }
-        for tuned in scored:
-            base = plan.reference(tuned)
-            if base in scored:
-                joined = join(tables[task.name, base], tables[task.name, tuned], (base, tuned))
-                names = {"task": task.name, "metric": task.metric, "base": base, "tuned": tuned}
-                pairs[task.name, base, tuned] = joined.pairs
-                comparisons.append(names | comparison(joined.pairs))
-                remarks += joined.warnings
-    groups = group_scores(plan.suite.tasks, tables, pairs)
-    adjusted([one for group in groups.values() for one in group["comparisons"]])
+        remarks += found.remarks
+        tables |= found.tables
+        pairs |= found.pairs
+        comparisons += [{"metric": task.metric, **one} for one in found.comparisons]
+    grouped = group_scores(plan.suite.tasks, tables, pairs)
+    adjusted([one for group in grouped.values() for one in group["comparisons"]])
     return {
         "format": FORMAT,
         "suite": plan.suite.name,
         "models": plan.models,
         "notes": remarks,
         "tasks": tasks,
-        "groups": groups,
+        "groups": grouped,
         "comparisons": adjusted(comparisons),
-        "latency": summarise(timings) if timings is not None else [],
     }
 
 
-def cut_prompts(tables: Tables) -> list[str]:
-    """A note for each model and task of which prompts were longer than the model's context."""
+@dataclass
+class _Found:
+    """What one task came to; tables and pairs only where a group needs them."""
+
+    scores: dict[str, Any] = field(default_factory=dict)
+    comparisons: list[dict[str, Any]] = field(default_factory=list)
+    remarks: list[str] = field(default_factory=list)
+    tables: Tables = field(default_factory=dict)
+    pairs: Pairs = field(default_factory=dict)
+
+
+def _task(plan: Plan, run: RunFolder, task: str, parts: dict[str, str], grouped: bool) -> _Found:
+    found = _Found()
+    # A group's questions are told apart by their words.
+    unread = _UNREAD if grouped else (*_UNREAD, "question")
+    bases: dict[str, pd.DataFrame] = {}
+    for model, part in parts.items():
+        table = run.table(part, unread)
+        found.remarks += cut_prompts(model, task, table)
+        found.scores[model] = task_score(table)
+        table = table.drop(columns=list(_OF_ITS_SCORE))
+        if grouped:
+            found.tables[task, model] = table
+        base = plan.reference(model)
+        if base not in parts:
+            continue
+        if base not in bases:
+            bases[base] = run.table(parts[base], (*unread, *_OF_ITS_SCORE))
+        joined = join(bases[base], table, (base, model))
+        names = {"task": task, "base": base, "tuned": model}
+        found.comparisons.append(names | comparison(joined.pairs))
+        found.remarks += joined.warnings
+        if grouped:
+            found.pairs[task, base, model] = joined.pairs
+    return found
+
+
+def cut_prompts(model: str, task: str, table: pd.DataFrame) -> list[str]:
+    """A note of which prompts were longer than the model's context, if any were."""
+    count = int(table["cut"].sum())
+    if not count:
+        return []
     return [
         f"{model}: {count} of {len(table)} prompts of {task} were longer than the model's context "
         "and lost their beginning. It was asked what is left of them."
-        for (task, model), table in tables.items()
-        if (count := int(table["cut"].sum()))
     ]
 
 

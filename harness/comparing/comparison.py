@@ -146,7 +146,7 @@ def compare_sides(
     kept = pd.concat([_blind(rows, flips) for rows in changed]) if changed else None
     return Compared(
         *names, a.origin, b.origin, tuple(found), pooled,
-        _flips(kept, left, right) if kept is not None else (),
+        _flips(kept, a, b) if kept is not None else (),
         _counts(changed, "score_b"), _counts(changed, "score_a"), joined.only_a, joined.only_b,
         (*notes_of(a, b), *joined.warnings, *_clustered(tables), *once),
     )  # fmt: skip
@@ -254,38 +254,43 @@ def _blind(rows: pd.DataFrame, limit: int | None) -> pd.DataFrame:
     return rows if limit is None else rows.groupby("score_b", sort=False).head(limit)
 
 
-def _flips(rows: pd.DataFrame, left: pd.DataFrame, right: pd.DataFrame) -> tuple[Flip, ...]:
-    options = _options(rows, left) | _options(rows, right)
-    texts = ["question", "target", "prediction_a", "prediction_b", "output_a", "output_b"]
+def _flips(rows: pd.DataFrame, a: Side, b: Side) -> tuple[Flip, ...]:
+    if rows.empty:
+        return ()
+    read = [_texts(side.with_texts(rows)) for side in (a, b)]
     found = []
     for row in rows.to_dict("records"):
         key = (row["task"], row["doc_hash"], row["order"])
-        said: dict[str, Any] = {name: _text(row[name]) for name in texts}
+        sides = [one.get(key, {}) for one in read]
         found.append(
             Flip(
                 task=str(row["task"]),
                 doc_id=str(row["doc_id"]),
                 order=int(row["order"]),
                 gained=bool(row["score_b"] == 1),
-                options=options.get(key, ()),
-                **said,
+                question=_first(*(side.get("question") for side in sides)),
+                options=next((side["options"] for side in sides[::-1] if side.get("options")), ()),
+                target=_first(row["target"]),
+                prediction_a=_first(row["prediction_a"]),
+                prediction_b=_first(row["prediction_b"]),
+                output_a=_first(sides[0].get("output"), row["output_a"]),
+                output_b=_first(sides[1].get("output"), row["output_b"]),
             )
         )
     return tuple(found)
 
 
-def _options(rows: pd.DataFrame, samples: pd.DataFrame) -> dict[tuple[Any, ...], tuple[str, ...]]:
-    """The options of these questions, by task, hash and order; a question without is left out."""
-    if "options" not in samples:
-        return {}
-    wanted = samples[samples["doc_hash"].isin(rows["doc_hash"])]
-    columns = (wanted[key] for key in ("task", "doc_hash", "order", "options"))
-    return {
-        (task, digest, order): tuple(map(str, texts))
-        for task, digest, order, texts in zip(*columns, strict=True)
-        if texts is not None and len(texts)
-    }
+def _texts(samples: pd.DataFrame) -> dict[tuple[Any, ...], dict[str, Any]]:
+    """Question, options and output of each row, by task, hash and order."""
+    columns = [name for name in ("question", "options", "output") if name in samples]
+    keys = zip(*(samples[key] for key in ("task", "doc_hash", "order")), strict=True)
+    found = dict(zip(keys, samples[columns].to_dict("records"), strict=True))
+    for texts in found.values():
+        options = texts.get("options")
+        texts["options"] = () if options is None else tuple(map(str, options))
+    return found
 
 
-def _text(value: Any) -> str:
-    return value if isinstance(value, str) else ""
+def _first(*values: Any) -> str:
+    """The first that is a text and not empty."""
+    return next((value for value in values if isinstance(value, str) and value), "")

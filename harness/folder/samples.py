@@ -82,14 +82,33 @@ def whole(run: RunFolder, rows: pd.DataFrame) -> pd.DataFrame:
     return table
 
 
-def of_model(run: RunFolder, model: str, leave_out: Collection[str] = ()) -> pd.DataFrame:
-    """The rows of one model, with a new index and without the columns *leave_out*."""
+def of_model(
+    run: RunFolder,
+    model: str,
+    leave_out: Collection[str] = (),
+    *,
+    named: Collection[str] = (),
+    hashes: Collection[str] | None = None,
+) -> pd.DataFrame:
+    """The rows of one model, with a new index and without the columns *leave_out*.
+
+    Args:
+        named: Columns in which a short name stands for each text, the same for the same text.
+        hashes: Only the rows of questions of these ``doc_hash``.
+    """
+    wanted = None if hashes is None else pa.array(sorted(hashes), pa.large_string())
     parts = []
     with readable(run / FILE), pq.ParquetFile(run / FILE) as file:
         names = [name for name in file.schema_arrow.names if name not in leave_out]
         groups = [group for group in _groups(file) if _may_hold(file, group, "model", model)]
         for _, piece in _pieces(file, names, groups):
             chosen = piece.filter(pc.equal(piece.column("model"), model))
+            if wanted is not None:
+                known = chosen.column("doc_hash").cast(pa.large_string())
+                chosen = chosen.filter(pc.is_in(known, value_set=wanted))
+            for name in named:
+                place = chosen.schema.get_field_index(name)
+                chosen = chosen.set_column(place, name, _names(chosen.column(name)))
             if len(chosen):
                 parts.append(pa.Table.from_batches([chosen]))
         table = pa.concat_tables(parts) if parts else file.schema_arrow.empty_table().select(names)
@@ -243,6 +262,13 @@ def _statistics(file: pq.ParquetFile, group: int, name: str) -> Any:
         if row_group.column(place).path_in_schema == name:
             return row_group.column(place).statistics
     return None
+
+
+def _names(texts: pa.Array) -> pa.Array:
+    """A short text for each; what is none or empty stays what it was."""
+    hashed = pa.array(_hashes(texts.to_numpy(zero_copy_only=False)))
+    said = pc.binary_join_element_wise(THERE, hashed.cast(pa.string()), "")
+    return pc.if_else(pc.equal(hashed, pa.scalar(0, pa.uint64())), texts.cast(pa.string()), said)
 
 
 def _hashes(texts: Any) -> npt.NDArray[np.uint64]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,7 +11,7 @@ from pydantic import ValidationError
 from ...errors import InputError
 from ..config import explain
 from ..folder.store import RunFolder
-from ..predictions.load import Side, load_side
+from ..predictions.load import Side, load_side, numbers_of
 from . import baseline, measured
 from .measured import Measured
 from .rules import GateRules, load_rules
@@ -31,8 +32,8 @@ def bases_of(run: RunFolder) -> dict[str, str]:
     return {name: specs[name]["base"] for name in manifest["models"] if specs[name].get("base")}
 
 
-def tuned_pairs(path: str) -> list[tuple[Side, Side]]:
-    """(base, tuned) for every tuned model of the run folder *path*.
+def tuned_pairs(path: str) -> Iterator[tuple[Side, Side]]:
+    """(base, tuned) for every tuned model of the run folder *path*, one pair at a time.
 
     Raises:
         InputError: *path* is no run folder, or no tuned model was scored there beside its base.
@@ -43,12 +44,18 @@ def tuned_pairs(path: str) -> list[tuple[Side, Side]]:
             "tuned model and its base"
         )
     run = RunFolder.open(path)
-    pairs = [(load_side(f"{path}:{b}"), load_side(f"{path}:{t}")) for t, b in bases_of(run).items()]
+    pairs = bases_of(run)
     if not pairs:
         raise InputError(
             f"{path}: holds no tuned model to compare with its base; name a second side"
         )
-    return pairs
+    base: Side | None = None
+    for tuned, name in pairs.items():
+        if base is None or base.name != name:
+            base, other = numbers_of([f"{path}:{name}", f"{path}:{tuned}"])
+        else:
+            (other,) = numbers_of([f"{path}:{tuned}"])
+        yield base, other
 
 
 def rules_of(candidate: str, path: Path | None) -> GateRules:

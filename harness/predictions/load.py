@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import contextlib
 import gc
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pandas as pd
 
 from ...errors import InputError
+from ..folder.samples import FILE, known_by_document, of_model
+from ..folder.samples import models as models_of
 from ..folder.store import RunFolder
 from ..gate import baseline
 from .files import read_records
@@ -32,12 +34,59 @@ class Side:
         samples: The samples table (docs/reference/run-folder.md), of this model alone.
         origin: Where it comes from, in words.
         notes: What a reader must know of how it was read; one sentence each.
+        run: Where the texts are that :func:`numbers_of` left out of *samples*.
     """
 
     name: str
     samples: pd.DataFrame
     origin: str
     notes: tuple[str, ...] = ()
+    run: RunFolder | None = None
+
+    def with_texts(self, rows: pd.DataFrame) -> pd.DataFrame:
+        """The samples of the questions of *rows*, with their texts."""
+        hashes = set(rows["doc_hash"])
+        if self.run is None:
+            return self.samples[self.samples["doc_hash"].isin(hashes)]
+        return of_model(self.run, self.name, _LEFT, hashes=hashes)
+
+
+def numbers_of(paths: Sequence[str], columns: dict[str, str] | None = None) -> Iterator[Side]:
+    """The sides at *paths*, one at a time; without their texts where no text can matter.
+
+    None does where all are run folders that know every question by its document's hash: then
+    questions, options and generated texts are read later, of the few answers that are shown.
+
+    Raises:
+        InputError: As for :func:`load_side`.
+    """
+    runs = [_run_of(path) for path in paths]
+    known = [found for found in runs if found and known_by_document(found[0])]
+    for path, found in zip(paths, runs, strict=True):
+        if found and len(known) == len(paths):
+            yield _numbers_of(*found)
+        else:
+            yield load_side(path, columns)
+
+
+_LEFT = ("prompt", "option_scores", "confidence", "output_tokens")
+"""What no comparison looks at."""
+
+
+def _numbers_of(run: RunFolder, model: str | None) -> Side:
+    # Tasks that ask the same questions are told by the questions' words, or by names of those.
+    found = _of_run(run, model, leave_out=(*_LEFT, "options", "output"), named=["question"])
+    return replace(found, run=run)
+
+
+def _run_of(path: str) -> tuple[RunFolder, str | None] | None:
+    """The scored run that *path* names, and the model; None where it names none."""
+    folder, _, model = path.rpartition(":")
+    for place, name in ((path, None), (folder, model)):
+        if place and (Path(place) / "manifest.json").is_file():
+            run = RunFolder.open(place)
+            return (run, name) if (run / FILE).is_file() else None
+    return None
 
 
 def load_side(path: str | Path, columns: dict[str, str] | None = None) -> Side:
@@ -57,12 +106,12 @@ def load_side(path: str | Path, columns: dict[str, str] | None = None) -> Side:
     folder, _, model = str(path).rpartition(":")
     found = Path(path)
     if not found.exists() and folder and Path(folder).is_dir():
-        return _of_run(Path(folder), model)
+        return _of_run(RunFolder.open(folder), model)
     if not found.exists():
         raise InputError(f"{path}: no such file or folder; give a run folder or predictions")
     if found.is_dir():
         if (found / "manifest.json").is_file():
-            return _of_run(found, None)
+            return _of_run(RunFolder.open(found), None)
         name, samples = load_lm_eval_folder(found, columns)
         return Side(name, samples, f"lm-eval output {found}")
     if baseline.is_baseline(found):
@@ -116,14 +165,18 @@ def parse_columns(text: str) -> dict[str, str]:
     return found
 
 
-def _of_run(folder: Path, model: str | None) -> Side:
-    run = RunFolder.open(folder)
-    if not (run / "samples.parquet").is_file():
+def _of_run(
+    run: RunFolder,
+    model: str | None,
+    leave_out: Sequence[str] = (),
+    named: Sequence[str] = (),
+) -> Side:
+    folder = run.path
+    if not (run / FILE).is_file():
         raise InputError(
             f"{folder}/samples.parquet: missing, so no model was scored; finish the run first"
         )
-    samples = run.samples()
-    models = [str(name) for name in samples["model"].unique()]
+    models = models_of(run)
     if model is None and len(models) > 1:
         raise InputError(
             f"{folder}: holds several models; name one as {folder}:{models[-1]} "
@@ -132,6 +185,6 @@ def _of_run(folder: Path, model: str | None) -> Side:
     name = models[0] if model is None else model
     if name not in models:
         raise InputError(f"{folder}: no model {name!r} in it; its models: {', '.join(models)}")
-    chosen = samples[samples["model"] == name].reset_index(drop=True)
-    absent = [key for key in COLUMNS if key not in chosen]
+    chosen = of_model(run, name, leave_out, named=named)
+    absent = [key for key in COLUMNS if key not in chosen and key not in leave_out]
     return Side(name, chosen.assign(**dict.fromkeys(absent)), str(folder))

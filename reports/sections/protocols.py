@@ -93,7 +93,7 @@ def read_protocols(
 ) -> tuple[Protocols, ...]:
     """:func:`protocols` of samples without texts.
 
-    Questions are told apart by their texts' hashes, which are read of the few tasks that share data.
+    Questions are told apart by hashes of their texts, read of the few tasks that share data.
     """
     names = [task.name for members in _sharing_data(tasks) for task in members]
     if not names:
