@@ -8,9 +8,10 @@ the others are kept with the adapter and shown in the report.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass
-from statistics import mean
+from fractions import Fraction
 from typing import Any
 
 PATIENCE = 3
@@ -43,103 +44,207 @@ class Alarm:
     sentence: str
 
 
-Log = Sequence[dict[str, Any]]
+Line = dict[str, Any]
 
 
-def raised(log: Log) -> list[Alarm]:
+def raised(log: Iterable[Line]) -> list[Alarm]:
     """All that is wrong in *log*, each kind once, in the order in which it was seen."""
-    train = [line for line in log if "loss" in line]
-    checks = (
-        _not_finite(train),
-        _no_gradient(train),
-        _flat(train),
-        _memorised(log),
-        _turned(log),
-    )
-    return sorted((alarm for alarm in checks if alarm), key=lambda alarm: alarm.step)
+    watch = Watch()
+    for line in log:
+        watch.hear(line)
+    return watch.raised()
 
 
-def _not_finite(train: Log) -> Alarm | None:
-    for line in train:
+class Watch:
+    """The alarms of a log that is still being written; a line costs the same however many were.
+
+    Steps never fall, and the training line of a step comes before its validation line: so
+    transformers writes them.
+    """
+
+    def __init__(self) -> None:
+        self._listeners = (_NotFinite(), _NoGradient(), _Flat(), _Memorised(), _Turned())
+
+    def hear(self, line: Line) -> None:
+        """Take the next line of the log."""
+        for listener in self._listeners:
+            listener.hear(line)
+
+    def raised(self) -> list[Alarm]:
+        """What is wrong in the lines so far, each kind once, in the order of its step."""
+        found = (listener.alarm for listener in self._listeners)
+        return sorted((alarm for alarm in found if alarm), key=lambda alarm: alarm.step)
+
+
+class _NotFinite:
+    alarm: Alarm | None = None
+
+    def hear(self, line: Line) -> None:
+        if self.alarm or "loss" not in line:
+            return
         for key, name in (("loss", "loss"), ("grad_norm", "gradient norm")):
             value = line.get(key)
             if value is not None and not math.isfinite(float(value)):
-                return Alarm(
+                self.alarm = Alarm(
                     "not_finite",
                     int(line["step"]),
                     True,
                     f"{name} is {value}; lower the recipe's learning_rate or check the rows "
                     "around this step",
                 )
-    return None
+                return
 
 
-def _no_gradient(train: Log) -> Alarm | None:
-    if len(train) < 2 or any(line.get("grad_norm") != 0 for line in train[:2]):
-        return None
-    return Alarm(
-        "no_gradient",
-        int(train[1]["step"]),
-        True,
-        "no gradient reaches the adapter, so nothing is trained; check that its target_modules "
-        "are on the way to the loss and that completions are not empty",
-    )
+class _NoGradient:
+    alarm: Alarm | None = None
 
+    def __init__(self) -> None:
+        self._norms: list[Any] = []
 
-def _flat(train: Log) -> Alarm | None:
-    if len(train) < FLAT_LINES:
-        return None
-    third = len(train) // 3
-    ends = train[:third], train[-third:]
-    first, last = (mean(float(line["loss"]) for line in part) for part in ends)
-    if not (math.isfinite(first) and last > first * (1 - FLAT)):
-        return None
-    return Alarm(
-        "flat",
-        int(train[-1]["step"]),
-        False,
-        f"the loss has not fallen ({first:.3f} over the first third of the run, {last:.3f} over "
-        "the last); the learning rate may be too low or too high",
-    )
-
-
-def _memorised(log: Log) -> Alarm | None:
-    held = [(int(line["step"]), float(line["eval_loss"])) for line in log if "eval_loss" in line]
-    for line in log:
-        loss, step = float(line.get("loss", math.inf)), int(line["step"])
-        if not 0 <= loss < MEMORISED:
-            continue
-        fell = f"training loss fell to {loss:.3f} nats a token"
-        beside = next((other for at, other in held if at >= step), None)
-        if beside is not None and beside >= LEARNED:
-            known = (
-                f"{fell} and that of validation rows is {beside:.3f}: the rows are known by heart"
+    def hear(self, line: Line) -> None:
+        if "loss" not in line or len(self._norms) == 2:
+            return
+        self._norms.append(line.get("grad_norm"))
+        if self._norms == [0, 0]:
+            self.alarm = Alarm(
+                "no_gradient",
+                int(line["step"]),
+                True,
+                "no gradient reaches the adapter, so nothing is trained; check that its "
+                "target_modules are on the way to the loss and that completions are not empty",
             )
-            return Alarm("memorised", step, False, known)
-        if not held:
-            perhaps = f"{fell}: the rows may be known by heart, which validation_rows would tell"
-            return Alarm("memorised", step, False, perhaps)
-    return None
 
 
-def _turned(log: Log) -> Alarm | None:
+class _Mean:
+    """The mean of a window of losses, exact, as what leaves it is taken off again."""
+
+    def __init__(self) -> None:
+        self._total = Fraction()
+        self._odd: Counter[str] = Counter()  # NaN and the infinities, which no sum gives back
+        self._count = 0
+
+    def add(self, value: float, times: int = 1) -> None:
+        self._count += times
+        if math.isfinite(value):
+            self._total += times * Fraction(value)
+        else:
+            self._odd[str(value)] += times
+
+    @property
+    def value(self) -> float:
+        odd = [float(name) for name, times in self._odd.items() if times]
+        return sum(odd) if odd else float(self._total / self._count)
+
+
+class _Flat:
+    """The last third of the losses against the first; the run may still come out of it."""
+
+    alarm: Alarm | None = None
+
+    def __init__(self) -> None:
+        self._losses: list[float] = []
+        self._first, self._last = _Mean(), _Mean()
+
+    def hear(self, line: Line) -> None:
+        if "loss" not in line:
+            return
+        third = len(self._losses) // 3
+        self._losses.append(float(line["loss"]))
+        self._last.add(self._losses[-1])
+        if len(self._losses) // 3 > third:
+            self._first.add(self._losses[third])
+        else:
+            self._last.add(self._losses[-third - 1], -1)
+        self.alarm = self._judge(int(line["step"]))
+
+    def _judge(self, step: int) -> Alarm | None:
+        if len(self._losses) < FLAT_LINES:
+            return None
+        first, last = self._first.value, self._last.value
+        if not (math.isfinite(first) and last > first * (1 - FLAT)):
+            return None
+        return Alarm(
+            "flat",
+            step,
+            False,
+            f"the loss has not fallen ({first:.3f} over the first third of the run, {last:.3f} "
+            "over the last); the learning rate may be too low or too high",
+        )
+
+
+class _Memorised:
+    """A training loss so low as only known text has, beside the validation loss that follows it."""
+
+    alarm: Alarm | None = None
+
+    def __init__(self) -> None:
+        self._held: tuple[int, float] | None = None
+        self._low: list[tuple[int, float]] = []  # of lines that no validation has followed
+
+    def hear(self, line: Line) -> None:
+        if self._held and self.alarm:
+            return
+        if "eval_loss" in line:
+            self._held, self.alarm = (int(line["step"]), float(line["eval_loss"])), None
+            self._compare()
+        loss, step = float(line.get("loss", math.inf)), int(line["step"])
+        if 0 <= loss < MEMORISED:
+            self._low.append((step, loss))
+            if self._held is None:
+                self.alarm = self.alarm or self._perhaps(*self._low[0])
+            else:
+                self._compare()
+
+    def _compare(self) -> None:
+        """Look at the low losses up to the last validation."""
+        at, beside = self._held or (-1, math.nan)
+        while self._low and self._low[0][0] <= at:
+            step, loss = self._low.pop(0)
+            if beside >= LEARNED:
+                known = (
+                    f"training loss fell to {loss:.3f} nats a token and that of validation rows "
+                    f"is {beside:.3f}: the rows are known by heart"
+                )
+                self.alarm = self.alarm or Alarm("memorised", step, False, known)
+
+    @staticmethod
+    def _perhaps(step: int, loss: float) -> Alarm:
+        return Alarm(
+            "memorised",
+            step,
+            False,
+            f"training loss fell to {loss:.3f} nats a token: the rows may be known by heart, which "
+            "validation_rows would tell",
+        )
+
+
+class _Turned:
     """Validation loss up while training loss falls (Prechelt 1998, "Early Stopping, but When?")."""
-    held = [line for line in log if "eval_loss" in line]
-    train = {int(line["step"]): float(line["loss"]) for line in log if "loss" in line}
-    lowest = 0
-    for place, line in enumerate(held):
-        if line["eval_loss"] < held[lowest]["eval_loss"]:
-            lowest = place
-        best = held[lowest]
-        risen = line["eval_loss"] > best["eval_loss"] * (1 + TURNED)
-        at, then = int(line["step"]), int(best["step"])
-        falling = train.get(at, math.inf) < train.get(then, math.inf)
-        if place - lowest >= PATIENCE and risen and falling:
-            return Alarm(
+
+    alarm: Alarm | None = None
+
+    def __init__(self) -> None:
+        self._train: dict[int, float] = {}
+        self._best: tuple[int, float] | None = None
+        self._since = 0
+
+    def hear(self, line: Line) -> None:
+        if "loss" in line:
+            self._train[int(line["step"])] = float(line["loss"])
+        if self.alarm or "eval_loss" not in line:
+            return
+        at, held = int(line["step"]), float(line["eval_loss"])
+        if self._best is None or held < self._best[1]:
+            self._best, self._since = (at, held), 0
+            return
+        self._since += 1
+        then, lowest = self._best
+        falling = self._train.get(at, math.inf) < self._train.get(then, math.inf)
+        if self._since >= PATIENCE and held > lowest * (1 + TURNED) and falling:
+            self.alarm = Alarm(
                 "turned",
                 at,
                 False,
-                f"validation loss turned up after step {then} ({best['eval_loss']:.3f} to "
-                f"{line['eval_loss']:.3f}) while training loss kept falling: stop there",
+                f"validation loss turned up after step {then} ({lowest:.3f} to {held:.3f}) while "
+                "training loss kept falling: stop there",
             )
-    return None

@@ -187,6 +187,7 @@ class Watcher(transformers.TrainerCallback):  # type: ignore[misc]
         self._note = ""
         self._since: tuple[float, int] | None = None
         self._tokens = 0
+        self._alarms, self._heard = alarms.Watch(), 0
 
     def on_step_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         if self._since is None:
@@ -206,7 +207,10 @@ class Watcher(transformers.TrainerCallback):  # type: ignore[misc]
         line |= pace
         logs |= pace
         self._note = f"loss {float(logs['loss']):.3f}"
-        for alarm in alarms.raised(state.log_history):
+        for heard in state.log_history[self._heard :]:
+            self._alarms.hear(heard)
+        self._heard = len(state.log_history)
+        for alarm in self._alarms.raised():
             if alarm.stop:
                 raise StageError(f"{alarm.sentence} (step {state.global_step}){_kept(args)}")
 

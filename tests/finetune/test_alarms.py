@@ -2,8 +2,10 @@
 
 import json
 import math
+import random
 from contextlib import nullcontext
 from pathlib import Path
+from statistics import mean
 from types import SimpleNamespace
 from typing import Any
 
@@ -170,3 +172,87 @@ def test_alarms_that_do_not_stop_are_kept(
     detail = tune(Job(BASE, recipe, tmp_path / "tuned", tmp_path / "steps", "cpu"), silent)
     (alarm,) = detail["alarms"]
     assert (alarm["kind"], alarm["step"], alarm["stop"]) == ("memorised", 2, False)
+
+
+def rescanned(log: Log) -> list[tuple[str, int]]:
+    """Kind and step of the alarms by their rules as they are told, over the whole of *log*."""
+    found: list[tuple[str, int]] = []
+    train = [line for line in log if "loss" in line]
+    held = [line for line in log if "eval_loss" in line]
+    loss_at = {line["step"]: line["loss"] for line in train}
+    found += [
+        ("not_finite", line["step"])
+        for line in train
+        if not (math.isfinite(line["loss"]) and math.isfinite(line.get("grad_norm", 0.0)))
+    ][:1]
+    if len(train) > 1 and all(line.get("grad_norm") == 0 for line in train[:2]):
+        found.append(("no_gradient", train[1]["step"]))
+    third = len(train) // 3
+    if len(train) >= alarms.FLAT_LINES:
+        first, last = (
+            mean(one["loss"] for one in part) for part in (train[:third], train[-third:])
+        )
+        if math.isfinite(first) and last > first * (1 - alarms.FLAT):
+            found.append(("flat", train[-1]["step"]))
+    for line in train:
+        beside = next((one["eval_loss"] for one in held if one["step"] >= line["step"]), None)
+        known = beside is not None and beside >= alarms.LEARNED
+        if 0 <= line["loss"] < alarms.MEMORISED and (known or not held):
+            found.append(("memorised", line["step"]))
+            break
+    for place, line in enumerate(held):
+        lowest = min(range(place + 1), key=lambda at: held[at]["eval_loss"])
+        best = held[lowest]
+        risen = line["eval_loss"] > best["eval_loss"] * (1 + alarms.TURNED)
+        falling = loss_at.get(line["step"], math.inf) < loss_at.get(best["step"], math.inf)
+        if place - lowest >= alarms.PATIENCE and risen and falling:
+            found.append(("turned", line["step"]))
+            break
+    return sorted(found, key=lambda one: one[1])
+
+
+def made(rng: random.Random) -> Log:
+    """A log of every shape: with and without validation, falling, flat, low, broken."""
+    log: Log = []
+    start, slope, noise = rng.choice([0.2, 2.0]), rng.choice([0.0, 0.01, 0.05]), rng.random() / 5
+    turn, validated = rng.choice([0.0, 0.02]), rng.choice([0, 1, 3])
+    norm = rng.choice([0.0, 1.0])
+    for step in range(1, rng.randrange(2, 60)):
+        loss = max(0.0, start * (1 - slope * step) + noise * rng.gauss(0, 1))
+        if rng.random() < 0.01:
+            loss = rng.choice([math.nan, math.inf])
+        if rng.random() < 0.9:
+            log.append({"step": step, "loss": loss, "grad_norm": norm if step < 5 else 1.0})
+        if validated and step % validated == 0:
+            log.append({"step": step, "eval_loss": abs(start + turn * (step - 20))})
+    return log
+
+
+def test_an_alarm_heard_line_by_line_is_that_of_the_whole_log() -> None:
+    rng, met = random.Random(0), set()
+    for _ in range(300):
+        log, watch = made(rng), alarms.Watch()
+        for count, line in enumerate(log, start=1):
+            watch.hear(line)
+            heard = [(alarm.kind, alarm.step) for alarm in watch.raised()]
+            assert sorted(heard) == sorted(rescanned(log[:count])), log[:count]
+            met |= {kind for kind, _ in heard}
+    assert met == {"not_finite", "no_gradient", "flat", "memorised", "turned"}
+
+
+def test_a_line_costs_the_same_however_many_were_before() -> None:
+    watch, looked = alarms.Watch(), 0
+
+    class Counted(dict[str, Any]):
+        def __getitem__(self, key: str) -> Any:
+            nonlocal looked
+            looked += 1
+            return super().__getitem__(key)
+
+    costs = []
+    for step in range(2000):
+        before = looked
+        watch.hear(Counted(step=step, loss=2.0 - step / 1000, grad_norm=1.0))
+        watch.raised()
+        costs.append(looked - before)
+    assert max(costs[1000:]) <= max(costs[:20])
