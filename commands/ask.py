@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ..errors import InputError
+from . import options
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -16,9 +17,7 @@ if TYPE_CHECKING:
 
 def ask(
     question: Annotated[str, typer.Argument(help="What the models are asked.")],
-    models: Annotated[
-        str | None, typer.Option(help="Models of the suite, comma-separated; all by default.")
-    ] = None,
+    models: options.Models = None,
     run: Annotated[
         Path | None, typer.Option(help="Run folder with the adapters; by default runs/<suite>.")
     ] = None,
@@ -29,7 +28,7 @@ def ask(
     show_reasoning: Annotated[
         bool, typer.Option("--show-reasoning", help="Show what stands before </think>, too.")
     ] = False,
-    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    device: options.Device = "auto",
 ) -> None:
     """Ask models of a run one question; they answer greedily, in the words they were tuned by."""
     import os

@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 import typer
 
 from ..errors import InputError
+from . import options
 
 
 def compare(
@@ -21,9 +22,7 @@ def compare(
             "with its base.",
         ),
     ],
-    columns: Annotated[
-        str | None, typer.Option(help="Columns of prediction files, e.g. doc_id=id,target=answer.")
-    ] = None,
+    columns: options.Columns = None,
     form: Annotated[
         Literal["terminal", "md", "html", "json"], typer.Option("--format", help="What is written.")
     ] = "terminal",
@@ -31,9 +30,7 @@ def compare(
         Path | None,
         typer.Option(dir_okay=False, help="Write there instead of to the terminal."),
     ] = None,
-    tasks: Annotated[
-        str | None, typer.Option(help="Tasks that count, comma-separated; all by default.")
-    ] = None,
+    tasks: options.Counting = None,
     confidence: Annotated[
         float, typer.Option(min=0.5, max=0.9999, help="Of the intervals.")
     ] = 0.95,

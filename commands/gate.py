@@ -7,6 +7,8 @@ from typing import Annotated, Literal
 
 import typer
 
+from . import options
+
 
 def gate(
     candidate: Annotated[
@@ -38,12 +40,8 @@ def gate(
     confidence: Annotated[
         float | None, typer.Option(help="Of every verdict; by default 0.95.")
     ] = None,
-    tasks: Annotated[
-        str | None, typer.Option(help="Tasks that count, comma-separated; all by default.")
-    ] = None,
-    columns: Annotated[
-        str | None, typer.Option(help="Columns of prediction files, e.g. doc_id=id,target=answer.")
-    ] = None,
+    tasks: options.Counting = None,
+    columns: options.Columns = None,
     form: Annotated[
         Literal["terminal", "md", "json"], typer.Option("--format", help="What is printed.")
     ] = "terminal",

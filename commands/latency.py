@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from ..errors import InputError
+from . import options
 
 
 def latency(
@@ -40,7 +41,7 @@ def latency(
     before: Annotated[
         Path | None, typer.Option("--against", help="An earlier measurement to compare with.")
     ] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    device: options.Device = "auto",
     trust_remote_code: Annotated[
         bool, typer.Option("--trust-remote-code", help="Run code that the checkpoint ships.")
     ] = False,

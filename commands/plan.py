@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
-import os
-from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
 
 from ..errors import InputError
+from . import options
 
 
 def plan(
-    suite: Annotated[
-        str, typer.Option(help="Built-in suite (quickstart, medical-o1) or a YAML file.")
-    ] = "quickstart",
-    models: Annotated[
-        str | None, typer.Option(help="Models of the suite, comma-separated; all by default.")
-    ] = None,
+    suite: options.Suite = "quickstart",
+    models: options.Models = None,
     gpu: Annotated[
         str | None, typer.Option(help="Predict times, too: H200, H100, A100, L4, 4090 or T4.")
     ] = None,
@@ -27,12 +22,8 @@ def plan(
     form: Annotated[
         Literal["terminal", "md", "json"], typer.Option("--format", help="What is printed.")
     ] = "terminal",
-    data_dir: Annotated[
-        Path | None, typer.Option(help="Read data sets from DIR/<source>/ instead of the Hub.")
-    ] = None,
-    override: Annotated[
-        list[str] | None, typer.Option("--set", help="Override a key of the suite.")
-    ] = None,
+    data_dir: options.DataDir = None,
+    override: options.Override = None,
 ) -> None:
     """Predict memory and time of a suite's tuning, by precision; no weights are loaded."""
     import json
@@ -45,12 +36,8 @@ def plan(
     from ..harness.planning.plan import make_plan
     from ..harness.suite import load_suite
     from ..reports.sections.memory import markdown, print_forecast, read_forecast
-    from ..tasks import sources
 
-    if data_dir is not None:
-        if not data_dir.is_dir():
-            raise InputError(f"--data-dir {data_dir}: no such folder")
-        os.environ[sources.DATA_DIR] = str(data_dir.resolve())
+    options.read_data_from(data_dir)
     chosen = make_plan(
         load_suite(suite, override),
         models=models,

@@ -7,6 +7,8 @@ from typing import Annotated, Literal
 
 import typer
 
+from . import options
+
 
 def report(
     folders: Annotated[
@@ -20,12 +22,7 @@ def report(
             "licences hold as well."
         ),
     ] = "all",
-    licensed: Annotated[
-        str | None,
-        typer.Option(
-            help="Tasks whose text you may pass on whatever their licence, comma-separated."
-        ),
-    ] = None,
+    licensed: options.Licensed = None,
     out: Annotated[
         Path | None,
         typer.Option(help="Folder to write to: the run folder by default; of a history, this one."),

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Annotated, TextIO
 
 import typer
 
-from ..errors import InputError, MedbenchError
+from ..errors import MedbenchError
+from . import options
 
 if TYPE_CHECKING:
     from ..harness.folder.lock import Held
@@ -21,12 +22,8 @@ if TYPE_CHECKING:
 
 
 def run(
-    suite: Annotated[
-        str, typer.Option(help="Built-in suite (quickstart, medical-o1) or a YAML file.")
-    ] = "quickstart",
-    models: Annotated[
-        str | None, typer.Option(help="Models of the suite, comma-separated; all by default.")
-    ] = None,
+    suite: options.Suite = "quickstart",
+    models: options.Models = None,
     tasks: Annotated[
         str | None, typer.Option(help="Tasks of the suite, comma-separated; all by default.")
     ] = None,
@@ -38,16 +35,9 @@ def run(
         int | None,
         typer.Option(min=0, max=2**32 - 1, help="Seed of tuning; by default the recipe's."),
     ] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
-    data_dir: Annotated[
-        Path | None, typer.Option(help="Read data sets from DIR/<source>/ instead of the Hub.")
-    ] = None,
-    override: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--set", help="Override a key of the suite, e.g. models.base.pretrained=./my-model."
-        ),
-    ] = None,
+    device: options.Device = "auto",
+    data_dir: options.DataDir = None,
+    override: options.Override = None,
     fresh: Annotated[bool, typer.Option("--fresh", help="Discard what OUT holds.")] = False,
 ) -> None:
     """Tune, score, export, measure and report; finished stages are not run again."""
@@ -59,13 +49,9 @@ def run(
     from ..harness.planning.preflight import preflight
     from ..harness.run import open_folder
     from ..harness.suite import load_suite
-    from ..tasks import sources
 
     with ranks.joined() as group:
-        if data_dir is not None:
-            if not data_dir.is_dir():
-                raise InputError(f"--data-dir {data_dir}: no such folder")
-            os.environ[sources.DATA_DIR] = str(data_dir.resolve())
+        options.read_data_from(data_dir)
         chosen = load_suite(suite, override)
         flags = {"seed": seed, "limit": limit}
         chosen = chosen.model_copy(update={k: v for k, v in flags.items() if v is not None})

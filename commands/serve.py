@@ -6,6 +6,8 @@ from typing import Annotated, Literal
 
 import typer
 
+from . import options
+
 
 def serve(
     run: Annotated[
@@ -17,7 +19,7 @@ def serve(
         Literal["auto", "vllm", "transformers"],
         typer.Option(help="vLLM where it is installed and there is a GPU, else transformers."),
     ] = "auto",
-    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    device: options.Device = "auto",
 ) -> None:
     """Serve a tuned model; evaluate it there with `medbench run --models NAME@http://HOST:PORT`."""
     import os

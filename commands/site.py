@@ -7,6 +7,8 @@ from typing import Annotated, Literal
 
 import typer
 
+from . import options
+
 
 def site(
     runs: Annotated[
@@ -19,12 +21,7 @@ def site(
         Literal["none", "hashes", "flips", "all"],
         typer.Option(help="What of questions and answers is shown, where their licence allows it."),
     ] = "hashes",
-    licensed: Annotated[
-        str | None,
-        typer.Option(
-            help="Tasks whose text you may pass on whatever their licence, comma-separated."
-        ),
-    ] = None,
+    licensed: options.Licensed = None,
 ) -> None:
     """Make pages for any static host: an index, a report for each run, a history for each suite."""
     from ..reports.history.site import build_site, find_runs

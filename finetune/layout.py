@@ -68,12 +68,12 @@ def rows_at_once(recipe: Recipe, model: Any, longest: int, most: int, processes:
         fitting = PADDED_TOKENS // longest
     else:
         fitting = _fitting(recipe, model, longest, processes)
-    return max(size for size in _divisors(most) if size <= max(1, fitting))
+    return max(size for size in divisors(most) if size <= max(1, fitting))
 
 
 def fewer(rows: int) -> int:
     """The next smaller number of rows that divides *rows*, which is more than 1."""
-    return _divisors(rows)[-2]
+    return divisors(rows)[-2]
 
 
 def _fitting(recipe: Recipe, model: Any, longest: int, processes: int) -> int:
@@ -89,5 +89,6 @@ def _fitting(recipe: Recipe, model: Any, longest: int, processes: int) -> int:
     return rows_that_fit(model.config, recipe, budget, longest, shards)
 
 
-def _divisors(number: int) -> list[int]:
+def divisors(number: int) -> list[int]:
+    """The numbers of rows at once that leave a step of *number* rows whole, smallest first."""
     return [size for size in range(1, number + 1) if number % size == 0]

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from ..errors import InputError
+from .layout import divisors
 from .recipe import Recipe
 from .skeleton import Layout, Skeleton, dtype_of
 
@@ -108,7 +109,7 @@ def rows_that_fit(
     batch = recipe.batch_size
     try:
         skeleton = Skeleton(config, recipe)
-        for rows in (size for size in range(batch, 1, -1) if batch % size == 0):
+        for rows in reversed(divisors(batch)[1:]):
             layout = Layout(rows, rows * longest, end_to_end=True)
             if of(skeleton, recipe, layout, shards).peak <= free_bytes:
                 return rows

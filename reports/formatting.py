@@ -60,9 +60,12 @@ def interval(low: Number, high: Number, digits: int = 1) -> str:
 
 
 def duration(seconds: Number) -> str:
-    """``0.4 s``, ``36 s``, ``3 min 05 s``, ``1 h 02 min``."""
+    """``40 µs``, ``3.1 ms``, ``0.4 s``, ``36 s``, ``3 min 05 s``, ``1 h 02 min``."""
     if seconds is None or not math.isfinite(seconds):
         return DASH
+    if 0 < abs(seconds) < 0.0995:
+        small, unit = (seconds * 1e6, "µs") if abs(seconds) < 0.995e-4 else (seconds * 1e3, "ms")
+        return f"{number(small, 0 if abs(small) >= 9.95 else 1)}{NBSP}{unit}"
     if seconds < 9.95:
         return f"{number(seconds, 1)}{NBSP}s"
     whole = round(seconds)

@@ -230,9 +230,10 @@ def _most_rows(skeleton: Any, recipe: Recipe, layout: Any, size: int, shards: in
     Rows are taken to be as long as those of *layout* are on average.
     """
     from ...finetune import memory
+    from ...finetune.layout import divisors
 
     share = layout.longest // layout.rows if layout.end_to_end else layout.longest
-    for rows in (n for n in range(layout.rows, 0, -1) if layout.rows % n == 0):
+    for rows in reversed(divisors(layout.rows)):
         longest = share * rows if layout.end_to_end else share
         smaller = memory.Layout(rows, longest, layout.end_to_end)
         if memory.of(skeleton, recipe, smaller, shards).needed <= size:

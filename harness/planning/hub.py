@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Literal
 
 from ...errors import InputError
 from ...finetune.recipe import HUB
@@ -87,40 +88,9 @@ def _published(where: str, name: str) -> Iterator[tuple[str, DataSet]]:
 
 def _look_up_model(where: str, spec: ModelSpec) -> str | None:
     """None when the Hub has it, else why the Hub cannot be asked."""
-    from httpx import HTTPError
-    from huggingface_hub import HfApi
-    from huggingface_hub.errors import (
-        GatedRepoError,
-        HfHubHTTPError,
-        HFValidationError,
-        RepositoryNotFoundError,
-        RevisionNotFoundError,
-    )
-
-    api = HfApi()
-    try:
-        info = api.model_info(spec.source, revision=spec.revision, timeout=TIMEOUT)
-        if info.gated:
-            api.auth_check(spec.source)
-    except HFValidationError:
-        raise InputError(
-            f"{where}.pretrained: {spec.source!r} is neither a folder here nor a name that the Hub "
-            "allows; expected OWNER/NAME or the folder of a transformers checkpoint"
-        ) from None
-    except GatedRepoError:
-        raise InputError(
-            f"{where}: {spec.source} is gated; accept its terms on its page and set HF_TOKEN, or "
-            "log in with `hf auth login`"
-        ) from None
-    except RevisionNotFoundError:
-        raise InputError(f"{where}: {spec.source} has no revision {spec.revision!r}") from None
-    except RepositoryNotFoundError:
-        raise InputError(
-            f"{where}: {spec.source}: no such folder here and no such model on the Hub (a private "
-            "one needs HF_TOKEN or `hf auth login`)"
-        ) from None
-    except (HfHubHTTPError, HTTPError, OSError) as error:
-        return _unreachable(error)
+    info = _look_up("model", where, spec.source, spec.revision)
+    if isinstance(info, str):
+        return info
     files = [sibling.rfilename for sibling in info.siblings or []]
     top = [file for file in files if "/" not in file and file.startswith(("model", "pytorch_mod"))]
     refuse_pickle(where, spec.source, top, CONVERT_MODEL)
@@ -128,6 +98,16 @@ def _look_up_model(where: str, spec: ModelSpec) -> str | None:
 
 
 def _look_up_data(where: str, one: DataSet) -> str | None:
+    info = _look_up("dataset", where, one.name, one.revision)
+    return info if isinstance(info, str) else None
+
+
+def _look_up(kind: Literal["model", "dataset"], where: str, name: str, revision: str | None) -> Any:
+    """What the Hub says of a repository; a text, why, where it cannot be asked.
+
+    Raises:
+        InputError: It is not there, or not for this user.
+    """
     from httpx import HTTPError
     from huggingface_hub import HfApi
     from huggingface_hub.errors import (
@@ -139,23 +119,36 @@ def _look_up_data(where: str, one: DataSet) -> str | None:
     )
 
     api = HfApi()
+    model = kind == "model"
+    what, here = ("model", "no such folder here and ") if model else ("data set", "")
     try:
-        info = api.dataset_info(one.name, revision=one.revision, timeout=TIMEOUT)
+        info = api.repo_info(name, revision=revision, repo_type=kind, timeout=TIMEOUT)
         if info.gated:
-            api.auth_check(one.name, repo_type="dataset")
+            api.auth_check(name, repo_type=kind)
+    except HFValidationError:
+        key, folder = (".pretrained", " or the folder of a checkpoint") if model else ("", "")
+        raise InputError(
+            f"{where}{key}: the Hub allows no {what} the name {name!r}; expected OWNER/NAME{folder}"
+        ) from None
     except GatedRepoError:
         raise InputError(
-            f"{where}: the data set {one.name} is gated; accept its terms on its page and set "
-            "HF_TOKEN"
+            f"{where}: the {what} {name} is gated; accept its terms on its page and set HF_TOKEN, "
+            "or log in with `hf auth login`"
         ) from None
-    except (HFValidationError, RevisionNotFoundError, RepositoryNotFoundError):
-        at = f" at revision {one.revision!r}" if one.revision else ""
+    except RevisionNotFoundError:
         raise InputError(
-            f"{where}: no data set {one.name!r}{at} on the Hub (a private one needs HF_TOKEN)"
+            f"{where}: the {what} {name} has no revision {revision!r}; name one of its branches, "
+            "tags or commits"
+        ) from None
+    except RepositoryNotFoundError:
+        raise InputError(
+            f"{where}: {name}: {here}no such {what} on the Hub (a private one needs HF_TOKEN or "
+            "`hf auth login`)"
         ) from None
     except (HfHubHTTPError, HTTPError, OSError) as error:
-        return _unreachable(error)
-    return None
+        words = redact(" ".join(str(error).split()))[:160]
+        return f"the Hub cannot be reached ({type(error).__name__}: {words})"
+    return info
 
 
 def _check_cached_model(where: str, spec: ModelSpec, why: str) -> None:
@@ -188,8 +181,3 @@ def _check_cached_data(where: str, one: DataSet, why: str) -> None:
         ) from None
     finally:
         constants.HF_HUB_OFFLINE = before
-
-
-def _unreachable(error: Exception) -> str:
-    words = redact(" ".join(str(error).split()))[:160]
-    return f"the Hub cannot be reached ({type(error).__name__}: {words})"

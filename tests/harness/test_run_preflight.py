@@ -1,7 +1,9 @@
 """What is missing is found before the first stage, and nothing is written for it."""
 
 import importlib.util
+import threading
 from collections.abc import Callable
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -94,10 +96,63 @@ def test_a_model_of_the_hub_that_is_pickled(
 
     siblings = [SimpleNamespace(rfilename=name) for name in files]
     info = SimpleNamespace(gated=False, siblings=siblings)
-    monkeypatch.setattr(huggingface_hub.HfApi, "model_info", lambda *_, **__: info)
+    monkeypatch.setattr(huggingface_hub.HfApi, "repo_info", lambda *_, **__: info)
     made = plan("models.base.pretrained=some-owner/some-model", models="base")
     if refused:
         with pytest.raises(InputError, match=r"pytorch_model.bin is a pickle.*Convert it"):
             hub.check_hub(made)
     else:
         assert hub.check_hub(made) == []
+
+
+class _Refusing(BaseHTTPRequestHandler):
+    """A Hub that answers every question with one error of its own."""
+
+    error = ""
+
+    def do_GET(self) -> None:
+        self.send_response(403 if self.error == "GatedRepo" else 404)
+        self.send_header("X-Error-Code", self.error)
+        self.send_header("X-Error-Message", "as the Hub says it")
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+    def log_message(self, format: str, *args: Any) -> None:
+        pass
+
+
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        ("GatedRepo", "is gated; accept its terms"),
+        ("RevisionNotFound", "has no revision 'v9'; name one"),
+        ("RepoNotFound", "no such {what} on the Hub"),
+    ],
+)
+@pytest.mark.parametrize("what", ["model", "data set"])
+def test_what_the_hub_refuses_is_told_alike_of_models_and_data(
+    monkeypatch: pytest.MonkeyPatch, short_recipe: Path, what: str, error: str, told: str
+) -> None:
+    from huggingface_hub import constants
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), type("_", (_Refusing,), {"error": error}))
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    monkeypatch.setattr(constants, "ENDPOINT", f"http://127.0.0.1:{server.server_port}")
+    if what == "model":
+        where = "models.base.pretrained=some-owner/some-thing"
+        asked = plan(where, "models.base.revision=v9", models="base")
+    else:
+        text = short_recipe.read_text("utf-8")
+        text = text.replace("source: clinic", "source: hub:some-owner/some-thing")
+        short_recipe.write_text(text.replace("revision: null", "revision: v9"), "utf-8")
+        asked = plan(f"models.tuned.adapter.recipe={short_recipe}")
+    try:
+        with pytest.raises(InputError) as refused:
+            hub.check_hub(asked)
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
+    assert told.format(what=what) in str(refused.value)
+    assert "some-owner/some-thing" in str(refused.value)

@@ -35,7 +35,8 @@ def test_p_value(p: float | None, shown: str) -> None:
 
 @pytest.mark.parametrize(
     ("seconds", "shown"),
-    [(0.04, f"0.0{N}s"), (9.94, f"9.9{N}s"), (9.96, f"10{N}s"), (59.6, f"1{N}min 00{N}s"),
+    [(0, f"0.0{N}s"), (0.000012, f"12{N}µs"), (0.0031, f"3.1{N}ms"), (0.04, f"40{N}ms"),
+     (0.12, f"0.1{N}s"), (9.94, f"9.9{N}s"), (9.96, f"10{N}s"), (59.6, f"1{N}min 00{N}s"),
      (185, f"3{N}min 05{N}s"), (3599.7, f"1{N}h 00{N}min"), (3720, f"1{N}h 02{N}min"),
      (None, "–")],
 )  # fmt: skip
