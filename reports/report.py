@@ -208,7 +208,7 @@ class Report:
             questions=chosen.questions if chosen else None,
             left_out=rules.notes,
             environment=environment(manifest),
-            overlap=redact_overlap(read_overlap(run), rules),
+            overlap=redact_overlap(read_overlap(run, samples), rules),
             stages=stages,
             command=str(manifest.get("command") or ""),
             resolved_suite=yaml.safe_dump(suite, sort_keys=False, allow_unicode=True).strip(),

@@ -82,13 +82,14 @@ class Check:
         return f"{formatting.count(self.more, 'more pair')} in overlap.json." if self.more else ""
 
 
-def read_overlap(run: RunFolder) -> tuple[Check, ...]:
-    """The checks of *run*: empty when it made none."""
+def read_overlap(run: RunFolder, samples: pd.DataFrame | None = None) -> tuple[Check, ...]:
+    """The checks of *run*, empty when it made none; *samples* are its own where they were read."""
     if not (run / "overlap.json").is_file():
         return ()
     checks = json.loads((run / "overlap.json").read_text("utf-8"))["checks"]
     has_samples = (run / "samples.parquet").is_file()
-    samples = numbers(run) if has_samples and any(one["pairs"] for one in checks) else None
+    if samples is None and has_samples and any(one["pairs"] for one in checks):
+        samples = numbers(run)
     models = (run.manifest().get("suite") or {}).get("models") or {}
     found = []
     for one in checks:
