@@ -6,6 +6,7 @@ given. The confidence in an answer is the probability of the option chosen.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -52,10 +53,10 @@ class Calibration:
 
 
 def probabilities(scores: list[float] | Array) -> Array:
-    """Softmax of the options' log-likelihoods (nats): shape [options], sums to 1."""
+    """Softmax of the options' log-likelihoods (nats): shape [..., options], the last sums to 1."""
     logits = np.asarray(scores, np.float64)
-    weights = np.exp(logits - logits.max())
-    found: Array = weights / weights.sum()
+    weights = np.exp(logits - logits.max(axis=-1, keepdims=True))
+    found: Array = weights / weights.sum(axis=-1, keepdims=True)
     return found
 
 
@@ -64,30 +65,36 @@ def calibration(samples: pd.DataFrame) -> Calibration | None:
 
     None too where questions have several right options: their probabilities are not defined.
     """
-    scored = samples[samples["option_scores"].map(len) > 0]
+    counts = samples["option_scores"].map(len)
+    scored, counts = samples[counts > 0], counts[counts > 0].to_numpy()
     targets = zip(scored["target"], scored["options"], strict=True)
-    if scored.empty or not all(target in list(options) for target, options in targets):
+    gold = np.array([_place(target, options) for target, options in targets], np.intp)
+    if scored.empty or (gold < 0).any():
         return None
-    chances = [probabilities(scores) for scores in scored["option_scores"]]
-    gold = [
-        list(row).index(right)
-        for row, right in zip(scored["options"], scored["target"], strict=True)
-    ]
-    confidence = np.array([p.max() for p in chances])
+    confidence, brier = np.empty(len(scored)), np.empty(len(scored))
+    scores = scored["option_scores"].to_numpy(object)
+    for count in np.unique(counts):  # rows with as many options are one array
+        rows = np.flatnonzero(counts == count)
+        p = probabilities(np.stack(list(scores[rows])))
+        confidence[rows] = p.max(axis=1)
+        brier[rows] = ((p - np.eye(count)[gold[rows]]) ** 2).sum(axis=1)
     right = scored["score"].to_numpy(np.float64)
-    brier = [
-        float(((p - np.eye(len(p))[g]) ** 2).sum()) for p, g in zip(chances, gold, strict=True)
-    ]
     bins = _bins(confidence, right)
     wrong = 1 - right[np.argsort(-confidence, kind="stable")]
     risk = np.cumsum(wrong) / np.arange(1, len(wrong) + 1)
     return Calibration(
         ece=sum(b.n * abs(b.accuracy - b.confidence) for b in bins) / len(scored),
-        brier=float(np.mean(brier)),
+        brier=float(brier.mean()),
         aurc=float(risk.mean()),
         bins=bins,
         risk_coverage=[(c, float(risk[max(1, round(c * len(risk))) - 1])) for c in COVERAGES],
     )
+
+
+def _place(target: object, options: Sequence[object]) -> int:
+    """Which option the right answer is; −1 where it is none."""
+    texts = list(options)
+    return texts.index(target) if target in texts else -1
 
 
 def _bins(confidence: Array, right: Array) -> list[Bin]:
