@@ -284,7 +284,8 @@ def _texts(samples: pd.DataFrame) -> dict[tuple[Any, ...], dict[str, Any]]:
     """Question, options and output of each row, by task, hash and order."""
     columns = [name for name in ("question", "options", "output") if name in samples]
     keys = zip(*(samples[key] for key in ("task", "doc_hash", "order")), strict=True)
-    found = dict(zip(keys, samples[columns].to_dict("records"), strict=True))
+    rows = zip(*(samples[name] for name in columns), strict=True)
+    found = {key: dict(zip(columns, row, strict=True)) for key, row in zip(keys, rows, strict=True)}
     for texts in found.values():
         options = texts.get("options")
         texts["options"] = () if options is None else tuple(map(str, options))

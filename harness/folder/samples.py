@@ -75,7 +75,7 @@ def whole(run: RunFolder, rows: pd.DataFrame) -> pd.DataFrame:
             if len(here):
                 parts.append(pa.Table.from_batches([piece.take(pa.array(here - start))]))
         texts = pa.concat_tables(parts) if parts else file.schema_arrow.empty_table().select(names)
-    table = texts.to_pandas().set_index(rows.index)
+    table: pd.DataFrame = texts.to_pandas().set_index(rows.index)
     for name, column in rows.items():  # plain values, as in a table that was read at once
         kind = object if isinstance(column.dtype, pd.CategoricalDtype) else column.dtype
         table[name] = column.astype(kind)
@@ -235,7 +235,7 @@ def _column(run: RunFolder, name: str) -> pd.Series[Any]:
     return found
 
 
-def _marks(file: pq.ParquetFile, name: str) -> pd.Categorical:
+def _marks(file: pq.ParquetFile, name: str) -> pd.Series[Any]:
     """THERE where the column *name* has a text; from the file's own count of nulls if it can be."""
     found = [np.zeros(0, bool)]
     for group in _groups(file):
@@ -247,7 +247,7 @@ def _marks(file: pq.ParquetFile, name: str) -> pd.Categorical:
         for _, piece in _pieces(file, [name], [group]):
             found.append(piece.column(name).is_valid().to_numpy(zero_copy_only=False))
     codes = np.concatenate(found).astype(np.int8) - np.int8(1)
-    return pd.Categorical.from_codes(codes, [THERE])
+    return pd.Series(pd.Categorical.from_codes(codes, pd.Index([THERE])))
 
 
 def _may_hold(file: pq.ParquetFile, group: int, name: str, value: str) -> bool:

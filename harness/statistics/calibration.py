@@ -66,15 +66,15 @@ def calibration(samples: pd.DataFrame) -> Calibration | None:
     None too where questions have several right options: their probabilities are not defined.
     """
     counts = samples["option_scores"].map(len)
-    scored, counts = samples[counts > 0], counts[counts > 0].to_numpy()
+    scored, lengths = samples[counts > 0], counts[counts > 0].to_numpy()
     targets = zip(scored["target"], scored["options"], strict=True)
     gold = np.array([_place(target, options) for target, options in targets], np.intp)
     if scored.empty or (gold < 0).any():
         return None
     confidence, brier = np.empty(len(scored)), np.empty(len(scored))
     scores = scored["option_scores"].to_numpy(object)
-    for count in np.unique(counts):  # rows with as many options are one array
-        rows = np.flatnonzero(counts == count)
+    for count in np.unique(lengths):  # rows with as many options are one array
+        rows = np.flatnonzero(lengths == count)
         p = probabilities(np.stack(list(scores[rows])))
         confidence[rows] = p.max(axis=1)
         brier[rows] = ((p - np.eye(count)[gold[rows]]) ** 2).sum(axis=1)

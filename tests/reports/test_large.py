@@ -83,7 +83,7 @@ def test_a_report_reads_the_texts_of_what_it_shows_in_one_pass(
     assert len(rows) > 100_000
     shown = sum(one is not None for row in report.questions.rows for one in row[6])
     assert shown <= MOST
-    assert report.questions.total == len(rows[rows["order"] == 0]) // 2
+    assert report.questions.total == len(rows) // 2
     assert found["prompt"] == 0
     # Words tell the same question in two tasks, so these two are gone through once more.
     data = {task.source for task in report.tasks if task.scores}
@@ -109,14 +109,14 @@ def test_numbers_hold_no_text(large: RunFolder) -> None:
 def test_a_comparison_holds_names_of_questions_and_no_output(
     large: RunFolder, reads: Counter[str]
 ) -> None:
-    sides = tuple(numbers_of([f"{large.path}:{name}" for name in ("base", "tuned")]))
+    base, tuned = numbers_of([f"{large.path}:{name}" for name in ("base", "tuned")])
     groups = groups_of(large)
-    for side in sides:
+    for side in (base, tuned):
         assert not {"prompt", "options", "output", "option_scores"} & set(side.samples)
         assert side.samples["question"].str.len().max() <= 21
     assert not {"prompt", "options", "output", "option_scores"} & set(reads)
     assert reads["question"] <= groups + 1, "of its own model each, and of the one row group shared"
-    found = compare_sides(*sides, flips=2)
+    found = compare_sides(base, tuned, flips=2)
     assert all(len(flip.question) > 40 for flip in found.flips)
     assert any(flip.options for flip in found.flips)
     assert any(flip.output_b for flip in found.flips)
@@ -125,7 +125,8 @@ def test_a_comparison_holds_names_of_questions_and_no_output(
 
 def test_a_comparison_without_texts_says_what_one_with_them_says(whole_run: RunFolder) -> None:
     names = [f"{whole_run.path}:{name}" for name in ("base", "tuned")]
-    slim, full = compare_sides(*numbers_of(names)), compare_sides(*map(load_side, names))
+    (a, b), (c, d) = numbers_of(names), map(load_side, names)
+    slim, full = compare_sides(a, b), compare_sides(c, d)
     assert slim.flips == full.flips
     assert (slim.tasks, slim.pooled, slim.warnings) == (full.tasks, full.pooled, full.warnings)
 
@@ -134,12 +135,10 @@ def test_sides_whose_questions_are_known_by_ids_are_read_whole(
     whole_run: RunFolder, tmp_path: Path
 ) -> None:
     table = of_model(whole_run, "base")
-    rows = [
-        {"task": row.task, "doc_id": int(row.doc_id), "order": int(row.order),
-         "target": row.target, "question": row.question,
-         "prediction": row.prediction if isinstance(row.prediction, str) else None}
-        for row in table[table["metric"] == "acc"].itertuples()
-    ]  # fmt: skip
+    table = table[table["metric"] == "acc"]
+    rows = table[["task", "doc_id", "order", "target", "question", "prediction"]].to_dict("records")
+    for row in rows:
+        row["prediction"] = row["prediction"] if isinstance(row["prediction"], str) else None
     path = tmp_path / "p.jsonl"
     path.write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
     run, file = numbers_of([f"{whole_run.path}:tuned", str(path)])
@@ -174,12 +173,19 @@ def test_texts_are_told_apart_by_their_numbers(whole_run: RunFolder) -> None:
 def test_few_questions_are_chosen_blindly_and_with_all_their_answers(large: RunFolder) -> None:
     table = numbers(large)
     rows, total = choose(table, 1000)
-    asked = table[table["order"] == 0]
-    assert total == len(asked[["task", "doc_id"]].drop_duplicates())
+    assert total == len(table) // 2
     assert 900 < len(rows) <= 1000
-    assert set(rows.groupby("doc_hash", observed=True)["model"].nunique()) == {2}
-    left = asked[~asked.index.isin(rows.index)]
-    assert rows["doc_hash"].astype(str).max() < left["doc_hash"].astype(str).min()
+    asked = ["task", "cluster"]
+    assert set(rows.groupby([*asked, "order"], observed=True)["model"].nunique()) == {2}
+    whole_ones = table.groupby(asked, observed=True).size().reindex(
+        pd.MultiIndex.from_frame(rows[asked].drop_duplicates())
+    )  # fmt: skip
+    assert whole_ones.sum() == len(rows), "in every order"
+    hashes = [
+        part.loc[part["order"] == 0, "doc_hash"].astype(str)
+        for part in (rows, table[~table.index.isin(rows.index)])
+    ]
+    assert hashes[0].max() <= hashes[1].min()
 
 
 def test_parts_become_one_table_whatever_is_null_in_them(tmp_path: Path) -> None:
