@@ -65,6 +65,8 @@ class Trainer(SFTTrainer):  # type: ignore[misc]
         nats, count = self.accelerator.reduce(total).tolist()
         found = {"eval_loss": nats / count}
         self.log(found)
+        # Without it transformers would validate once more at the end of each epoch.
+        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, found)
         return found
 
     def _validation_batches(self) -> Iterator[tuple[Sequence[int], bool]]:

@@ -14,7 +14,7 @@ from medbench.finetune.dataset import prepare
 from medbench.finetune.layout import Fit
 from medbench.finetune.recipe import Recipe, load_recipe
 from medbench.finetune.train import Job, tune
-from medbench.finetune.trainer import Work, _settings
+from medbench.finetune.trainer import Trainer, Work, _settings
 from medbench.harness.models.load import load_base
 from medbench.harness.progress import silent
 from medbench.harness.suite import ModelSpec
@@ -165,6 +165,22 @@ def test_validation_loss_is_of_all_tokens_however_rows_are_laid_out(
             loss = tuned(input_ids=torch.tensor([row["input_ids"]]), labels=labels).loss
         nats, tokens = nats + count * loss.item(), tokens + count
     assert found == pytest.approx([nats / tokens] * 2, rel=1e-5)
+
+
+def test_a_step_is_validated_once(
+    tmp_path: Path, short_recipe: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = load_recipe(str(short_recipe)).data.model_copy(update={"rows": 21, "validation_rows": 5})
+    recipe = short(short_recipe, data=data, quantization="none", batch_size=8, steps=4)
+    steps, evaluate = [], Trainer.evaluate
+
+    def counted(self: Trainer) -> dict[str, float]:
+        steps.append(self.state.global_step)
+        return evaluate(self)
+
+    monkeypatch.setattr(Trainer, "evaluate", lambda self, *_, **__: counted(self))
+    tune(Job(BASE, recipe, tmp_path / "a", tmp_path / "steps", "cpu"), silent)
+    assert steps == [2, 4], "though an epoch ends with each of these steps"
 
 
 def test_the_log_says_how_fast_it_went(tmp_path: Path, short_recipe: Path) -> None:
