@@ -47,6 +47,8 @@ class Work:
 class Trainer(SFTTrainer):  # type: ignore[misc]
     """trl's trainer, whose checkpoints are medbench's and whose validation loss is exact."""
 
+    control: Any
+
     def evaluate(self, *_: Any, **__: Any) -> dict[str, float]:
         """Nats a token over all validation rows.
 
