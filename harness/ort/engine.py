@@ -26,10 +26,10 @@ from numpy.typing import NDArray
 
 from ..scorer.packing import HEAD_CHUNK, out_of_memory
 from ..scorer.trie import Ints, Row, Trie
-from .runtime import OrtModel
+from .scoring import ScoringModel
 
 BUDGET = {"cpu": 256, "cuda": 4096}
-"""Tokens a call. The graph gives the logits of every one of them, [tokens, vocabulary]."""
+"""Tokens a call. A graph that could not be rewritten gives the logits of every one of them."""
 
 SHORTEST = 32
 """The fewest tokens a call that running out of memory leads to."""
@@ -40,6 +40,9 @@ CALL = {"cpu": 16, "cuda": 200}
 On an H200 (8B, fp16) a step of one token takes 5.9 ms and a prompt of 512 tokens 14.3 ms, 0.028 ms
 a token. On one CPU core 4 tokens with 1 M parameters, 40 with 48 M, which no cache holds.
 """
+
+Answered = tuple[Row, torch.Tensor]
+"""Nodes of a trie and the logits [asked, vocabulary] of those that are asked."""
 
 _NO_PATH: Ints = np.empty(0, np.int64)
 
@@ -73,7 +76,7 @@ class Engine:
         most: Sequences a call, at most: a cache has the whole context's length for each of them.
     """
 
-    model: OrtModel
+    model: ScoringModel
     kind: str
     most: int = 16
 
@@ -118,43 +121,47 @@ class Engine:
         )
         return walk <= rows
 
-    def _walk(self, found: list[Branch], left: list[int]) -> Iterator[tuple[Branch, torch.Tensor]]:
-        """Each branch with the logits [asked, vocabulary] of its asked nodes, in order."""
+    def _walk(self, found: list[Branch], left: list[int]) -> Iterator[Answered]:
+        """Each branch's row with the logits of its asked nodes, in order."""
         for branch in found:
             self.model.rewind(branch.depth)
             parts, asked, start = [], branch.depth + branch.row.asked, branch.depth
             while start < len(branch.tokens):
                 stop = min(start + left[0], len(branch.tokens))
-                logits = self._run(branch.tokens[None, start:stop], None, left)
+                here = asked[(asked >= start) & (asked < stop)] - start
+                logits = self._ask(branch.tokens[None, start:stop], None, here, left)
                 if logits is None:
                     continue
-                here = asked[(asked >= start) & (asked < stop)] - start
-                parts.append(logits[0, torch.from_numpy(here).to(logits.device)])
+                parts.append(logits)
                 start = stop
-            yield branch, torch.cat(parts)
+            yield branch.row, torch.cat(parts)
 
-    def _rows(self, found: list[Branch], left: list[int]) -> Iterator[tuple[Branch, torch.Tensor]]:
+    def _rows(self, found: list[Branch], left: list[int]) -> Iterator[Answered]:
         """The same, in batches of whole paths, longest first."""
         waiting = _by_length(found)
         while waiting:
             batch = next(_batches(waiting, left[0], self.most))
             lengths = [len(branch.tokens) for branch in batch]
             ids = np.zeros((len(batch), lengths[0]), np.int64)
-            for line, branch in zip(ids, batch, strict=True):
-                line[: len(branch.tokens)] = branch.tokens
+            asked = []
+            for place, branch in enumerate(batch):
+                ids[place, : len(branch.tokens)] = branch.tokens
+                asked.append(place * lengths[0] + branch.depth + branch.row.asked)
             self.model.reset()
-            logits = self._run(ids, lengths, left)
+            logits = self._ask(ids, lengths, np.concatenate(asked), left)
             if logits is None:
                 continue
-            for line, branch in zip(logits, batch, strict=True):
-                asked = torch.from_numpy(branch.depth + branch.row.asked)
-                yield branch, line[asked.to(logits.device)]
+            parts = logits.split([len(one) for one in asked])
+            yield from zip((branch.row for branch in batch), parts, strict=True)
             waiting = waiting[len(batch) :]
 
-    def _run(self, ids: Ints, lengths: list[int] | None, left: list[int]) -> torch.Tensor | None:
-        """Logits [rows, tokens, vocabulary]; None when memory ran out and the budget was halved."""
+    def _ask(
+        self, ids: Ints, lengths: list[int] | None, asked: Ints, left: list[int]
+    ) -> torch.Tensor | None:
+        """Logits [asked, vocabulary]; None when memory ran out and the budget was halved."""
+        some = torch.from_numpy(asked if len(asked) else np.zeros(1, np.int64))
         try:
-            return self.model.prefill(torch.from_numpy(ids), lengths)
+            return self.model.ask(torch.from_numpy(ids), some, lengths)[: len(asked)]
         except Exception as error:  # the runtime's own exceptions share no narrower base
             if left[0] <= SHORTEST or not out_of_memory(error):
                 raise
@@ -198,17 +205,15 @@ def read(logits: torch.Tensor, rows: list[Row]) -> list[NDArray[np.float64]]:
     return np.split(answers, np.cumsum([len(row.which) for row in rows])[:-1], axis=1)
 
 
-def _gathered(
-    calls: Iterator[tuple[Branch, torch.Tensor]],
-) -> Iterator[tuple[list[Row], torch.Tensor]]:
-    """The logits of several branches together, so that many short ones are read at once."""
+def _gathered(calls: Iterator[Answered]) -> Iterator[tuple[list[Row], torch.Tensor]]:
+    """The logits of several rows together, so that many short ones are read at once."""
     rows: list[Row] = []
     parts: list[torch.Tensor] = []
     held = 0
-    for branch, logits in calls:
-        rows.append(branch.row)
+    for row, logits in calls:
+        rows.append(row)
         parts.append(logits)
-        held += len(branch.row.asked)
+        held += len(logits)
         if held >= HEAD_CHUNK:
             yield rows, torch.cat(parts)
             rows, parts, held = [], [], 0

@@ -23,7 +23,7 @@ from transformers import AutoTokenizer
 from ...errors import InputError, StageError
 from ..scorer.lm import PackedLM
 from .engine import BUDGET, Engine
-from .runtime import OrtModel
+from .scoring import ScoringModel
 from .session import free_memory
 
 _GREEDY: dict[str, tuple[Any, ...]] = {
@@ -80,7 +80,13 @@ class OnnxLM(PackedLM):
             )
         threads = threads or torch.get_num_threads()
         with _without_planned_attention():
-            self._session = OrtModel(folder, device=device, threads=threads)
+            self._session = ScoringModel(folder, device=device, threads=threads)
+        if not self._session.gathers:
+            logger.warning(
+                "%s: the end of its graph is unknown here, so that logits are computed at all "
+                "positions; slower, and otherwise the same",
+                folder.name,
+            )
         kind = device.partition(":")[0]
         config = json.loads((folder / "genai_config.json").read_text("utf-8"))["model"]
         ends = config["eos_token_id"]
@@ -154,8 +160,8 @@ class OnnxLM(PackedLM):
         session = self._session
         session.reset()
         prompts = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True)
-        logits = session.prefill(prompts, lengths.tolist())
-        chosen = logits[torch.arange(batch), lengths - 1].argmax(-1).cpu()
+        ends = torch.arange(batch) * prompts.shape[1] + lengths - 1
+        chosen = session.ask(prompts, ends, lengths.tolist()).argmax(-1).cpu()
         for at in range(width, max_length):
             said[~ended, at] = chosen[~ended]
             ended |= torch.isin(chosen, self._ends)

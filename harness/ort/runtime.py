@@ -89,7 +89,12 @@ class OrtModel:
         self._graphs = _Graphs() if cuda_graph else None
         path = folder / decoder["filename"]
         self._session = open_session(
-            path, self._device, threads, cuda_graph=cuda_graph, entries=options
+            path,
+            self._device,
+            threads,
+            cuda_graph=cuda_graph,
+            entries=options,
+            graph=self._rewritten(path),
         )
         self.provider: str = self._session.get_providers()[0]
         self.threads = threads
@@ -104,6 +109,7 @@ class OrtModel:
             for part in ("key", "value")
         ]
         fed = {"input_ids", "attention_mask", *(past for past, _ in self._cache_names)}
+        fed.update(self._more_inputs)
         if fed != set(inputs):
             raise StageError(
                 f"{folder}: the graph's inputs are not those of a text decoder with a plain cache; "
@@ -114,7 +120,7 @@ class OrtModel:
         self._kv_dtype, self._kv_type = self._element(first.type)
         self._dtype, self._logits_type = self._element(logits.type)
         self._kv_shape = (int(first.shape[1]), self.max_len, int(decoder["head_size"]))
-        self.vocab = int(logits.shape[2])
+        self.vocab = int(logits.shape[-1])
         self._binding = self._session.io_binding()
         self._batch = 0
         self._cache: list[Any] = []
@@ -123,6 +129,13 @@ class OrtModel:
     def length(self) -> int:
         """Tokens in the cache, of the longest row."""
         return max(self.lengths, default=0)
+
+    _more_inputs: tuple[str, ...] = ()
+    """Inputs that a rewritten graph has beside those of every export."""
+
+    def _rewritten(self, path: Path) -> bytes | None:
+        """What to run in place of the graph at *path*, over the same weights; None for that one."""
+        return None
 
     def reset(self) -> None:
         """Forget the sequences; the buffers stay."""
@@ -160,14 +173,8 @@ class OrtModel:
         """
         import torch
 
-        batch, new = ids.shape
-        counts = (new,) * batch if lengths is None else tuple(map(int, lengths))
-        if len(counts) != batch or not all(1 <= count <= new for count in counts):
-            raise ValueError(f"lengths {counts}: expected {batch} numbers from 1 to {new}")
-        if self.lengths and new > 1 and batch > 1:
-            raise ValueError("several tokens can be appended to a filled cache at batch 1 only")
-        self._fit(batch, new)
-        logits = torch.empty((batch, new, self.vocab), dtype=self._dtype, device=self._device)
+        counts = self._ready(ids, lengths)
+        logits = torch.empty((*ids.shape, self.vocab), dtype=self._dtype, device=self._device)
         return self._run(ids, counts, logits)
 
     def step(self, ids: torch.Tensor) -> torch.Tensor:
@@ -185,6 +192,17 @@ class OrtModel:
         batch = ids.shape[0]
         self._fit(batch, 1)
         return self._run(ids, (1,) * batch, self._step_logits)
+
+    def _ready(self, ids: torch.Tensor, lengths: Sequence[int] | None) -> tuple[int, ...]:
+        """How many ids of each row count, once it is sure that they can be appended."""
+        batch, new = ids.shape
+        counts = (new,) * batch if lengths is None else tuple(map(int, lengths))
+        if len(counts) != batch or not all(1 <= count <= new for count in counts):
+            raise ValueError(f"lengths {counts}: expected {batch} numbers from 1 to {new}")
+        if self.lengths and new > 1 and batch > 1:
+            raise ValueError("several tokens can be appended to a filled cache at batch 1 only")
+        self._fit(batch, new)
+        return counts
 
     def _fit(self, batch: int, new: int) -> None:
         if self.length + new > self.max_len:
@@ -228,8 +246,13 @@ class OrtModel:
             )
 
     def _run(
-        self, ids: torch.Tensor, counts: tuple[int, ...], logits: torch.Tensor
+        self,
+        ids: torch.Tensor,
+        counts: tuple[int, ...],
+        logits: torch.Tensor,
+        more: dict[str, torch.Tensor] | None = None,
     ) -> torch.Tensor:
+        """Append *counts* of *ids* to the rows; *more* are a rewritten graph's own inputs."""
         import torch
 
         before = self.lengths or (0,) * len(counts)
@@ -246,6 +269,9 @@ class OrtModel:
         mask = self._mask(after, width, fixed=captured)
         self._bind(binding.bind_input, "attention_mask", _INT64, (len(after), width), mask)
         self._bind(binding.bind_output, "logits", self._logits_type, tuple(logits.shape), logits)
+        for name, given in (more or {}).items():
+            element = _INT64 if given.dtype == torch.int64 else self._kv_type
+            self._bind(binding.bind_input, name, element, tuple(given.shape), given)
         if self._device.type == "cuda":
             # ONNX Runtime computes on a stream of its own: what torch still writes must be there.
             torch.cuda.current_stream(self._device).synchronize()

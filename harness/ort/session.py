@@ -19,6 +19,7 @@ _ENTRIES = {
     # The arena would round the memory of weights up, and keep what a kernel repacked.
     "cuda": {"session.use_device_allocator_for_initializers": "1"},
 }
+_WEIGHTS = "session.model_external_initializers_file_folder_path"
 _SILENT = 4  # FATAL: below it, loading logs warnings about normal placements of shape operators
 
 
@@ -80,6 +81,7 @@ def open_session(
     *,
     cuda_graph: bool,
     entries: Mapping[str, str] = {},
+    graph: bytes | None = None,
 ) -> Any:
     """An InferenceSession on *device*; never on another device.
 
@@ -89,6 +91,7 @@ def open_session(
         threads: Of one CPU operator; idle ones do not spin.
         cuda_graph: Let steps be captured as CUDA graphs.
         entries: Further session configuration, by name.
+        graph: To run in its place, serialised; its weights are the files beside *path*.
 
     Raises:
         StageError: It cannot be loaded, or only on another device.
@@ -102,11 +105,13 @@ def open_session(
     options.log_severity_level = _SILENT
     for name, value in {**_ENTRIES["cpu"], **_ENTRIES[device.type], **entries}.items():
         options.add_session_config_entry(name, value)
+    if graph is not None:
+        options.add_session_config_entry(_WEIGHTS, str(path.parent.resolve()))
     wanted = _PROVIDERS[device.type]
     cuda = {"device_id": str(device.index), "enable_cuda_graph": str(int(cuda_graph))}
     choice = (wanted, cuda) if device.type == "cuda" else wanted
     try:
-        session = onnxruntime.InferenceSession(path, options, providers=[choice])
+        session = onnxruntime.InferenceSession(graph or path, options, providers=[choice])
     except Exception as error:  # the runtime's own exceptions share no narrower base
         raise StageError(
             f"{path}: ONNX Runtime {onnxruntime.__version__} cannot load it; export the model "

@@ -14,7 +14,7 @@ from transformers import AutoModelForCausalLM
 
 from medbench.harness.ort import engine as onnx_engine
 from medbench.harness.ort.engine import Engine, branches
-from medbench.harness.ort.runtime import OrtModel
+from medbench.harness.ort.scoring import ScoringModel
 from medbench.harness.scorer.trie import Trie
 
 Request = tuple[list[int], int]
@@ -76,13 +76,17 @@ def torch_answers() -> Callable[[list[Request], Path], tuple[list[float], list[b
 
 @pytest.mark.parametrize("way", ["walk", "rows"])
 @pytest.mark.parametrize("budget", [7, 64, 4096])
+@pytest.mark.parametrize("known", [True, False], ids=["asked", "whole"])
 def test_answers_are_the_torch_models(
     clinic_onnx: Callable[[str], Path], clinic: Path, torch_answers: Any, way: str, budget: int,
-    monkeypatch: pytest.MonkeyPatch,
+    known: bool, monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
     monkeypatch.setattr(Engine, "_walks", lambda *_: way == "walk")
+    if not known:
+        monkeypatch.setattr("medbench.harness.ort.scoring.for_scoring", lambda path: None)
     texts = mixed(seed=budget)
-    engine = Engine(OrtModel(clinic_onnx("fp32")), "cpu")
+    engine = Engine(ScoringModel(clinic_onnx("fp32")), "cpu")
+    assert engine.model.gathers == known
     heard: list[int] = []
 
     for _ in range(2):  # the second time over a cache that the first has filled
@@ -99,10 +103,10 @@ def test_answers_are_the_torch_models(
 def test_the_walk_feeds_each_distinct_token_once(clinic_onnx: Callable[[str], Path]) -> None:
     fed: list[int] = []
 
-    class Counting(OrtModel):
-        def prefill(self, ids: torch.Tensor, lengths: Any = None) -> torch.Tensor:
+    class Counting(ScoringModel):
+        def ask(self, ids: torch.Tensor, asked: torch.Tensor, lengths: Any = None) -> torch.Tensor:
             fed.append(ids.numel())
-            return super().prefill(ids, lengths)
+            return super().ask(ids, asked, lengths)
 
     trie = Trie(mixed(seed=1))
     Engine(Counting(clinic_onnx("fp32")), "cpu").answer(trie, 4096)
@@ -130,11 +134,11 @@ def test_running_out_of_memory_halves_the_budget_and_goes_on(
 ) -> None:  # fmt: skip
     room = {"walk": 40, "rows": 100}[way]  # a path of rows cannot be cut
 
-    class Small(OrtModel):
-        def prefill(self, ids: torch.Tensor, lengths: Any = None) -> torch.Tensor:
+    class Small(ScoringModel):
+        def ask(self, ids: torch.Tensor, asked: torch.Tensor, lengths: Any = None) -> torch.Tensor:
             if ids.numel() > room:
                 raise RuntimeError("Failed to allocate memory for requested buffer of size 1")
-            return super().prefill(ids, lengths)
+            return super().ask(ids, asked, lengths)
 
     monkeypatch.setattr(Engine, "_walks", lambda *_: way == "walk")
     texts = [one for one in mixed(seed=3) if len(one[0]) < 100]
@@ -146,8 +150,8 @@ def test_running_out_of_memory_halves_the_budget_and_goes_on(
 def test_other_errors_are_not_taken_for_a_lack_of_memory(
     clinic_onnx: Callable[[str], Path],
 ) -> None:
-    class Broken(OrtModel):
-        def prefill(self, ids: torch.Tensor, lengths: Any = None) -> torch.Tensor:
+    class Broken(ScoringModel):
+        def ask(self, ids: torch.Tensor, asked: torch.Tensor, lengths: Any = None) -> torch.Tensor:
             raise RuntimeError("no such kernel")
 
     with pytest.raises(RuntimeError, match="no such kernel"):
@@ -155,5 +159,5 @@ def test_other_errors_are_not_taken_for_a_lack_of_memory(
 
 
 def test_nothing_asked_is_nothing_run(clinic_onnx: Callable[[str], Path]) -> None:
-    found, greedy, _ = Engine(OrtModel(clinic_onnx("fp32")), "cpu").answer(Trie([]), 64)
+    found, greedy, _ = Engine(ScoringModel(clinic_onnx("fp32")), "cpu").answer(Trie([]), 64)
     assert found.size == greedy.size == 0
