@@ -9,7 +9,10 @@ CPU with the same number of threads. They take turns, and each turn gives a rati
 and one of processor times, which a busy machine disturbs less; a first call of each over a few
 questions is not counted. lm-eval's side is its class as it is, its session opened again with these
 threads, for which it has no setting. Shapes longer than the graph's context are left out: both
-sides would cut them, at different places.
+sides would cut them, at different places. ``whole`` is medbench over the graph as it was exported,
+which computes the language model's head everywhere. The interval of a ratio is a bootstrap of its
+median over turns. Memory is the peak of a process that holds one side only, less what it held
+before it loaded the graph.
 
 The graph is an export of the embedded model in fp32, made here; ``--model`` takes 48m, 1b or 8b
 (random weights) or a checkpoint, ``--format`` another precision, ``--device cuda`` a GPU; or
@@ -19,16 +22,22 @@ The graph is an export of the embedded model in fp32, made here; ``--model`` tak
 from __future__ import annotations
 
 import argparse
+import contextlib
 import datetime
 import json
+import os
 import statistics
+import subprocess
 import sys
 import tempfile
 import time
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
+import numpy as np
 import onnxruntime
+import psutil
 import torch
 from lm_eval.models.onnxruntime_ort import ONNXRuntimeLM
 from machine import SIZES, load, processor  # type: ignore[import-not-found]
@@ -40,67 +49,130 @@ from medbench.harness.ort.lm import OnnxLM
 from medbench.harness.scorer.trie import Trie
 from medbench.harness.suite import EMBEDDED
 
+SIDES = ("medbench", "whole", "lm-eval")
+
 
 def main() -> None:
     options = _arguments()
+    if options.side:
+        sys.stdout.write(f"{_peak(options)}\n")
+        return
     questions = read_questions(options.data)
     with tempfile.TemporaryDirectory(prefix="medbench-onnx-") as name:
-        folder = _export(options, questions, Path(name))
-        ours = OnnxLM(folder, device=options.device, threads=options.threads)
-        theirs = _lm_eval(folder, options)
-        measured = {
-            name: measure(name, ours, theirs, questions, options) for name in options.shapes
-        }
+        folder = options.export or _export(options, questions, Path(name))
+        sides = {side: _open(side, folder, options) for side in SIDES}
+        measured = {name: measure(name, sides, questions, options) for name in options.shapes}
+        taken = [name for name, found in measured.items() if found]
+        memory = {side: _in_a_process(side, folder, taken, options) for side in SIDES}
     report = {
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "command": " ".join(["python", "benchmarks/onnx_scoring.py", *sys.argv[1:]]),
         "device": torch.cuda.get_device_name() if options.device == "cuda" else processor(),
         "threads": options.threads,
+        "load": os.getloadavg()[0],
         "onnxruntime": onnxruntime.__version__,
         "model": options.model,
         "format": options.format,
         "data": "MedQA" if options.data.is_file() else "embedded",
         "shapes": [found for found in measured.values() if found],
         "left_out": [name for name, found in measured.items() if not found],
+        "peak_bytes": memory,
     }
     sys.stdout.write((json.dumps(report, indent=1) if options.json else _table(report)) + "\n")
 
 
 def measure(
-    name: str, ours: Any, theirs: Any, questions: list[Any], options: argparse.Namespace
+    name: str, sides: dict[str, Any], questions: list[Any], options: argparse.Namespace
 ) -> dict[str, Any] | None:
-    """One shape: both sides in turn over the same requests, and how far their answers differ."""
-    examples = questions[-5:] if name.endswith("5shot") else []
-    kind = name.split("-")[0]
-    requests = build(questions[: options.questions], examples, kind)
-    warm = build(questions[options.questions :][:2] or questions[:2], examples, kind)
+    """One shape: all sides in turn over the same requests, and how far their answers differ."""
+    requests, warm = _requests(name, questions, options)
+    ours = sides["medbench"]
     pairs = ours._encode_pairs([request.args for request in requests])
     longest = max(len(context) + len(rest) for _, context, rest in pairs)
     if longest > ours.max_length:
         return None
-    for scorer in (ours, theirs):
+    for scorer in sides.values():
         scorer.loglikelihood(warm, disable_tqdm=True)
-    turns = [[_time(scorer, requests) for scorer in (ours, theirs)] for _ in range(options.repeat)]
-    ratios, cpu_ratios = (
-        [slow[clock] / quick[clock] for (quick, _), (slow, _) in turns] for clock in (0, 1)
-    )
-    (_, found), (_, expected) = turns[-1]
+    turns = [
+        {side: _time(scorer, requests) for side, scorer in sides.items()}
+        for _ in range(options.repeat)
+    ]
+    expected = [value for value, _ in turns[-1]["lm-eval"][1]]
+    greedy = [flag for _, flag in turns[-1]["lm-eval"][1]]
     count = len(requests) // 4
-    return {
+    found: dict[str, Any] = {
         "name": name,
         "questions": count,
-        "ratio": statistics.median(ratios),
-        "ratios": ratios,
-        "cpu_ratio": statistics.median(cpu_ratios),
-        "cpu_ratios": cpu_ratios,
-        "questions_per_s": count / statistics.median(quick[0] for (quick, _), _ in turns),
-        "lm_eval_questions_per_s": count / statistics.median(slow[0] for _, (slow, _) in turns),
         "distinct_tokens": len(Trie([(context + rest, len(rest)) for _, context, rest in pairs])),
         "lm_eval_tokens": sum(len(context) + len(rest) for _, context, rest in pairs),
         "longest": longest,
-        "max_difference": max(abs(a - b) for (a, _), (b, _) in zip(found, expected, strict=True)),
-        "greedy_differs": sum(a != b for (_, a), (_, b) in zip(found, expected, strict=True)),
+        "lm_eval_questions_per_s": count / statistics.median(t["lm-eval"][0][0] for t in turns),
     }
+    for side in SIDES[:2]:
+        answers = turns[-1][side][1]
+        wall, cpu = (
+            [turn["lm-eval"][0][clock] / turn[side][0][clock] for turn in turns] for clock in (0, 1)
+        )
+        found[side] = {
+            "ratio": statistics.median(wall),
+            "ratios": wall,
+            "cpu_ratio": statistics.median(cpu),
+            "cpu_ratios": cpu,
+            "cpu_interval": _interval(cpu),
+            "questions_per_s": count / statistics.median(turn[side][0][0] for turn in turns),
+            "max_difference": max(abs(a - b) for (a, _), b in zip(answers, expected, strict=True)),
+            "max_relative_difference": max(
+                abs(a - b) / max(1.0, abs(b)) for (a, _), b in zip(answers, expected, strict=True)
+            ),
+            "greedy_differs": sum(a != b for (_, a), b in zip(answers, greedy, strict=True)),
+        }
+    return found
+
+
+def _requests(
+    name: str, questions: list[Any], options: argparse.Namespace
+) -> tuple[list[Any], list[Any]]:
+    """(what is measured, a few others to warm up with)."""
+    examples = questions[-5:] if name.endswith("5shot") else []
+    kind = name.split("-")[0]
+    others = questions[options.questions :][:2] or questions[:2]
+    return build(questions[: options.questions], examples, kind), build(others, examples, kind)
+
+
+def _interval(ratios: list[float]) -> tuple[float, float]:
+    """95 % of the medians of 2000 samples drawn from *ratios* with replacement."""
+    drawn = np.random.default_rng(0).choice(ratios, (2000, len(ratios)))
+    low, high = np.quantile(np.median(drawn, axis=1), [0.025, 0.975])
+    return float(low), float(high)
+
+
+def _open(side: str, folder: Path, options: argparse.Namespace) -> Any:
+    if side == "lm-eval":
+        return _lm_eval(folder, options)
+    whole = mock.patch("medbench.harness.ort.scoring.for_scoring", return_value=None)
+    with whole if side == "whole" else contextlib.nullcontext():
+        return OnnxLM(folder, device=options.device, threads=options.threads)
+
+
+def _in_a_process(side: str, folder: Path, shapes: list[str], options: argparse.Namespace) -> int:
+    given = [__file__, "--side", side, "--export", str(folder), "--data", str(options.data)]
+    for name in ("device", "questions", "threads"):
+        given += [f"--{name}", str(getattr(options, name))]
+    command = [sys.executable, *given, "--shapes", *shapes]
+    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    return int(done.stdout.split()[-1])
+
+
+def _peak(options: argparse.Namespace) -> int:
+    """Bytes of memory that one side takes at most, over the longest of the shapes; Linux only."""
+    requests, _ = _requests(options.shapes[-1], read_questions(options.data), options)
+    before = psutil.Process().memory_info().rss
+    Path("/proc/self/clear_refs").write_text("5", "utf-8")  # the peak begins anew
+    _open(options.side, options.export, options).loglikelihood(requests, disable_tqdm=True)
+    status = dict(
+        line.split(":", 1) for line in Path("/proc/self/status").read_text("utf-8").splitlines()
+    )
+    return int(status["VmHWM"].split()[0]) * 1024 - before
 
 
 def _export(options: argparse.Namespace, questions: list[Any], scratch: Path) -> Path:
@@ -145,19 +217,21 @@ def _table(report: dict[str, Any]) -> str:
         f"{report['device']}, {report['threads']} thread(s); {report['model']} in "
         f"{report['format']}; {report['data']} questions; {report['date']}",
         "",
-        "| request | lm-eval onnxruntime | medbench | ratio (lowest–highest) | processor time | "
-        "tokens, theirs/ours | largest difference |",
-        "| --- | --- | --- | --- | --- | --- | --- |",
+        "| request | lm-eval onnxruntime | medbench | ratio | processor time (95 %) | "
+        "whole graph | tokens, theirs/ours | largest difference |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- |",
     ]
-    lines += [
-        f"| {one['name']} | {one['lm_eval_questions_per_s']:.4g} q/s | "
-        f"{one['questions_per_s']:.4g} q/s | {one['ratio']:.2f} ({min(one['ratios']):.2f}–"
-        f"{max(one['ratios']):.2f}) | {one['cpu_ratio']:.2f} ({min(one['cpu_ratios']):.2f}–"
-        f"{max(one['cpu_ratios']):.2f}) | {one['lm_eval_tokens'] / one['distinct_tokens']:.2f} | "
-        f"{one['max_difference']:.2g} nats |"
-        for one in report["shapes"]
-    ]
-    return "\n".join(lines)
+    for one in report["shapes"]:
+        ours, (low, high) = one["medbench"], one["medbench"]["cpu_interval"]
+        lines.append(
+            f"| {one['name']} | {one['lm_eval_questions_per_s']:.4g} q/s | "
+            f"{ours['questions_per_s']:.4g} q/s | {ours['ratio']:.2f} | "
+            f"{ours['cpu_ratio']:.2f} ({low:.2f}–{high:.2f}) | {one['whole']['cpu_ratio']:.2f} | "
+            f"{one['lm_eval_tokens'] / one['distinct_tokens']:.2f} | "
+            f"{ours['max_difference']:.2g} nats |"
+        )
+    peaks = ", ".join(f"{side} {size / 1e6:.0f} MB" for side, size in report["peak_bytes"].items())
+    return "\n".join([*lines, "", f"Peak of memory: {peaks}; load {report['load']:.1f}"])
 
 
 def _arguments() -> argparse.Namespace:
@@ -172,6 +246,8 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--repeat", type=int, default=5, help="turns of both sides")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--shapes", nargs="+", default=SHAPES, choices=SHAPES)
+    parser.add_argument("--export", type=Path, help="an export that is there, of that --format")
+    parser.add_argument("--side", choices=SIDES, help="print the memory of this side alone")
     options = parser.parse_args()
     options.format = options.format or ("fp32" if options.device == "cpu" else "fp16")
     torch.set_num_threads(options.threads)

@@ -32,7 +32,7 @@ def for_scoring(path: Path) -> bytes | None:
         [1, K, vocabulary]. None where no such end is found, and the graph must be run as it is.
     """
     import onnx
-    from google.protobuf.message import DecodeError
+    from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 
     try:
         model = onnx.load(path, load_external_data=False)
