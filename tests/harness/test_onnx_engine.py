@@ -75,8 +75,7 @@ def torch_answers() -> Callable[[list[Request], Path], tuple[list[float], list[b
 
 
 @pytest.mark.parametrize("way", ["walk", "rows"])
-@pytest.mark.parametrize("budget", [7, 64, 4096])
-@pytest.mark.parametrize("known", [True, False], ids=["asked", "whole"])
+@pytest.mark.parametrize(("budget", "known"), [(7, True), (64, True), (4096, True), (64, False)])
 def test_answers_are_the_torch_models(
     clinic_onnx: Callable[[str], Path], clinic: Path, torch_answers: Any, way: str, budget: int,
     known: bool, monkeypatch: pytest.MonkeyPatch,
