@@ -252,7 +252,7 @@ class OrtModel:
         logits: torch.Tensor,
         more: dict[str, torch.Tensor] | None = None,
     ) -> torch.Tensor:
-        """Append *counts* of *ids* to the rows; *more* are a rewritten graph's own inputs."""
+        """Append *counts* of *ids* to the rows; *more*: a rewritten graph's inputs, int64."""
         import torch
 
         before = self.lengths or (0,) * len(counts)
@@ -270,8 +270,7 @@ class OrtModel:
         self._bind(binding.bind_input, "attention_mask", _INT64, (len(after), width), mask)
         self._bind(binding.bind_output, "logits", self._logits_type, tuple(logits.shape), logits)
         for name, given in (more or {}).items():
-            element = _INT64 if given.dtype == torch.int64 else self._kv_type
-            self._bind(binding.bind_input, name, element, tuple(given.shape), given)
+            self._bind(binding.bind_input, name, _INT64, tuple(given.shape), given)
         if self._device.type == "cuda":
             # ONNX Runtime computes on a stream of its own: what torch still writes must be there.
             torch.cuda.current_stream(self._device).synchronize()

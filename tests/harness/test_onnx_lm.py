@@ -234,7 +234,7 @@ def test_attention_that_plans_every_shape_is_off_unless_asked_for(
         when_opened.append(os.environ.get(name))
         raise InputError("stop")
 
-    monkeypatch.setattr("medbench.harness.ort.lm.OrtModel", opened)
+    monkeypatch.setattr("medbench.harness.ort.lm.ScoringModel", opened)
     with pytest.raises(InputError, match="stop"):
         OnnxLM(clinic_onnx("fp32"))
     assert when_opened == [seen]
