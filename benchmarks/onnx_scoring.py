@@ -59,7 +59,7 @@ def main() -> None:
         return
     questions = read_questions(options.data)
     with tempfile.TemporaryDirectory(prefix="medbench-onnx-") as name:
-        folder = options.export or _export(options, questions, Path(name))
+        folder = _export(options, questions, Path(name))
         sides = {side: _open(side, folder, options) for side in SIDES}
         measured = {name: measure(name, sides, questions, options) for name in options.shapes}
         taken = [name for name, found in measured.items() if found]
@@ -246,7 +246,6 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--repeat", type=int, default=5, help="turns of both sides")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--shapes", nargs="+", default=SHAPES, choices=SHAPES)
-    parser.add_argument("--export", type=Path, help="an export that is there, of that --format")
     parser.add_argument("--side", choices=SIDES, help="print the memory of this side alone")
     options = parser.parse_args()
     options.format = options.format or ("fp32" if options.device == "cpu" else "fp16")
