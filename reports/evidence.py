@@ -56,6 +56,9 @@ def known(facts: Iterable[Fact]) -> tuple[Fact, ...]:
     return tuple((label, value) for label, value in facts if value.strip(f"{DASH}→ "))
 
 
+_COPIED = "copied at every step, as torch.onnx exports it; slower than one that grows in place"
+
+
 def read_exports(manifest: dict[str, Any]) -> tuple[Export, ...]:
     found = []
     for name, stage in manifest.get("stages", {}).items():
@@ -71,6 +74,7 @@ def read_exports(manifest: dict[str, Any]) -> tuple[Export, ...]:
             ("provider", str(detail.get("provider") or DASH)),
             ("size", size(detail.get("bytes"))),
             ("export took", duration(detail.get("seconds"))),
+            ("cache", _COPIED if detail.get("cache") == "concatenated" else DASH),
             ("prompts compared", count(parity.get("prompts"))),
             ("largest error of a logit", small(parity.get("max_abs"))),
             ("relative to the largest", small(parity.get("max_rel"))),

@@ -32,16 +32,18 @@ class Artifact:
 
     Attributes:
         path: Folder with ``model.onnx``, its data, ``genai_config.json`` and the tokenizer.
-        key: sha256 of the checkpoint's files, the precision, the provider and the builder.
+        key: sha256 of the checkpoint's files, the precision, the provider and what made it.
         precision: Of the weights: fp32, fp16, bf16, int8 or int4.
         provider: cpu or cuda.
         seconds: Wall time of building, loading and the first steps; of whoever made it.
         bytes: Size on disk, this record aside.
-        builder: Distribution and version of the Model Builder.
+        builder: Distribution and version of what made it: the Model Builder, or torch.onnx.
         max_positions: Longest context, prompt and output together.
         builder_bytes: Peak resident memory of the builder; None where it is not known.
         estimate: What was expected before: ``disk``, ``memory`` (bytes) and ``seconds``.
         reused: Whether it was there already.
+        cache: ``shared`` where it grows in place; ``concatenated`` where every step hands on a
+            longer one, which takes longer.
     """
 
     path: Path
@@ -55,6 +57,7 @@ class Artifact:
     builder_bytes: int | None = None
     estimate: dict[str, float] = field(default_factory=dict)
     reused: bool = False
+    cache: str = "shared"
 
 
 def key_of(model_dir: Path, recipe: dict[str, Any]) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import shutil
 import struct
 from dataclasses import dataclass
@@ -25,10 +26,19 @@ _MEMORY = {
     ("fp16", "cuda"): 3.2, ("bf16", "cuda"): 3.2, ("int4", "cuda"): 6.2,
 }  # fmt: skip
 """Bytes of the builder's peak for each parameter, beside what its libraries take."""
+_TRACED_MEMORY = {
+    ("fp32", "cpu"): 9.5, ("int8", "cpu"): 9.5, ("int4", "cpu"): 9.5, ("fp16", "cuda"): 9.0,
+}  # fmt: skip
+"""The same for torch.onnx: the model, its graph, and the graph once more in ONNX Runtime."""
 _LIBRARIES = 0.65e9
+_TRACED_LIBRARIES = 0.8e9
 _START = 8.0  # seconds: imports, loading, the first steps
 _RATE = {"fp32": 2e-9, "fp16": 3e-9, "bf16": 3e-9, "int8": 15e-9, "int4": 15e-9}
+_TRACED_START = 15.0
+_TRACED_WEIGHT = 0.2  # seconds: a trace takes its time by layers, whatever their size
 _MARGIN = 1.05
+_EMBEDDING = re.compile(r"embed_tokens|wte|embed_in|word_embeddings")
+_HEAD = re.compile(r"lm_head|embed_out|output_projection")
 
 
 @dataclass(frozen=True)
@@ -69,8 +79,8 @@ def shapes(model_dir: Path) -> dict[str, tuple[int, ...]]:
     return found
 
 
-def estimate(model_dir: Path, precision: str, provider: str) -> Estimate:
-    """What exporting *model_dir* will take.
+def estimate(model_dir: Path, precision: str, provider: str, *, traced: bool = False) -> Estimate:
+    """What exporting *model_dir* will take, by the Model Builder or *traced* by torch.onnx.
 
     Raises:
         InputError: Its weights cannot be read.
@@ -78,9 +88,9 @@ def estimate(model_dir: Path, precision: str, provider: str) -> Estimate:
     weights = shapes(model_dir)
     total = sum(math.prod(shape) for shape in weights.values())
     embedding = max(
-        (math.prod(shape) for name, shape in weights.items() if "embed_tokens" in name), default=0
+        (math.prod(shape) for name, shape in weights.items() if _EMBEDDING.search(name)), default=0
     )
-    tied = not any("lm_head" in name for name in weights)
+    tied = not any(_HEAD.search(name) for name in weights)
     if precision in _FLOAT:
         disk = total * _FLOAT[precision]
     else:
@@ -88,6 +98,9 @@ def estimate(model_dir: Path, precision: str, provider: str) -> Estimate:
         matrices = total - embedding + (embedding if tied else 0)
         disk = matrices * (_QUANTISED[precision] + _SCALE[provider])
         disk += embedding * (4 if provider == "cpu" else 2)
+    if traced:
+        memory = _TRACED_LIBRARIES + total * _TRACED_MEMORY[precision, provider]
+        return Estimate(disk + 20e6, memory, _TRACED_START + len(weights) * _TRACED_WEIGHT)
     memory = _LIBRARIES + total * _MEMORY[precision, provider]
     return Estimate(disk + 20e6, memory, _START + total * _RATE[precision])
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+from ..models.kept import kept
 from ..ort.runtime import OrtModel
 from . import roofline
 from .roofline import Work
@@ -154,13 +155,10 @@ class CompiledModel:
 
         if self._shape == (batch, length):
             return
-        config = self._model.config.get_text_config(decoder=True)
-        head = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+        _, heads, _, width = kept(self._model)[0][0].shape
         self._cache = StaticCache(config=self._model.config, max_cache_len=length)
         # Before anything is compiled: inside, the buffers would have no fixed address.
-        self._cache.early_initialization(
-            batch, config.num_key_value_heads, head, self._model.dtype, self._model.device
-        )
+        self._cache.early_initialization(batch, heads, width, self._model.dtype, self._model.device)
         self._shape = (batch, length)
 
     def reset(self) -> None:

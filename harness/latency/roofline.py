@@ -19,6 +19,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..models.kept import kept
+
 if TYPE_CHECKING:
     import torch
 
@@ -61,41 +63,51 @@ class Work:
 def of_torch(model: Any) -> Work:
     """The work of a transformers decoder."""
     import torch
+    from transformers.pytorch_utils import Conv1D  # a linear layer, as GPT-2 has it
 
-    linear = [part.weight for part in model.modules() if isinstance(part, torch.nn.Linear)]
+    kinds = (torch.nn.Linear, Conv1D)
+    linear = [part.weight for part in model.modules() if isinstance(part, kinds)]
     config = model.config.get_text_config(decoder=True)
-    head = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    layers = kept(model)
     return Work(
         weight_bytes=sum(weight.nbytes for weight in linear),
         parameters=sum(weight.numel() for weight in linear),
-        kv_bytes=2 * config.num_hidden_layers * config.num_key_value_heads * head
-        * model.dtype.itemsize,
-        attention=4.0 * config.num_hidden_layers * config.num_attention_heads * head,
+        kv_bytes=sum(keys.nbytes + values.nbytes for keys, values in layers),
+        attention=2.0
+        * config.num_attention_heads
+        * sum(keys.shape[3] + values.shape[3] for keys, values in layers),
         compute=str(model.dtype).removeprefix("torch."),
-    )  # fmt: skip
+    )
 
 
 def of_onnx(folder: Path, provider: str) -> Work:
-    """The work of a Model Builder export, read from its graph; the weights are not loaded."""
+    """The work of an export, read from its graph; the weights are not loaded."""
     import onnx
 
     model = json.loads((folder / "genai_config.json").read_text("utf-8"))["model"]
     decoder = model["decoder"]
     graph = onnx.load(folder / decoder["filename"], load_external_data=False).graph
     weights = {one.name: one for one in graph.initializer}
+    # Turned when the graph is loaded: the head that a traced model has in common with its table.
+    turned = {
+        node.output[0]: node.input[0]
+        for node in graph.node
+        if node.op_type == "Transpose" and node.input[0] in weights
+    }
     read: set[str] = set()
     parameters = 0
     quantised = False
     for node in graph.node:
-        own = [name for name in node.input if name in weights]
+        own = [name for one in node.input if (name := turned.get(one, one)) in weights]
         if node.op_type not in _LOOKED_UP:
             read.update(own)
         if node.op_type == "MatMulNBits":
             about = {a.name: onnx.helper.get_attribute_value(a) for a in node.attribute}
             parameters += about["K"] * about["N"]
             quantised = True
-        elif node.op_type == "MatMul":
-            parameters += sum(math.prod(weights[name].dims) for name in own)
+        elif node.op_type in ("MatMul", "Gemm"):
+            matrices = (weights[name].dims for name in own)
+            parameters += sum(math.prod(dims) for dims in matrices if len(dims) > 1)
     cached = next(one for one in graph.input if one.name == "past_key_values.0.key")
     element = _numpy_type(cached.type.tensor_type.elem_type)
     heads = cached.type.tensor_type.shape.dim[1].dim_value

@@ -48,7 +48,7 @@ logger = logging.getLogger(__name__)
 
 
 class OnnxLM(PackedLM):
-    """An export by the Model Builder as an lm-eval model.
+    """An export as an lm-eval model.
 
     Args:
         folder: The export, with its tokenizer.
@@ -91,7 +91,7 @@ class OnnxLM(PackedLM):
         config = json.loads((folder / "genai_config.json").read_text("utf-8"))["model"]
         ends = config["eos_token_id"]
         self._ends = torch.tensor([ends] if isinstance(ends, int) else ends)
-        rows = _rows(config["decoder"], self._session.max_len, torch.device(device))
+        rows = _rows(self._session.row_bytes, torch.device(device))
         self._answering = Engine(self._session, kind, most=min(rows, _MOST))
         if rows < batch_size:
             logger.warning("the memory has room for the caches of %d prompts at a time", rows)
@@ -191,8 +191,6 @@ def _without_planned_attention() -> Iterator[None]:
         del os.environ[_CUDNN_ATTENTION]
 
 
-def _rows(decoder: dict[str, Any], length: int, device: torch.device) -> int:
-    """How many sequences of *length* tokens the free memory has room to cache; at least 1."""
-    width = decoder["num_hidden_layers"] * decoder["num_key_value_heads"] * decoder["head_size"]
-    row = 2 * width * length * (4 if device.type == "cpu" else 2)
-    return max(1, int(_ROOM * free_memory(device) / row))
+def _rows(row_bytes: int, device: torch.device) -> int:
+    """How many rows of a cache the free memory has room for; at least 1."""
+    return max(1, int(_ROOM * free_memory(device) / row_bytes))

@@ -1,23 +1,24 @@
-"""A Model Builder export run by plain ONNX Runtime, on the CPU or on CUDA.
+"""An exported decoder run by plain ONNX Runtime, on the CPU or on CUDA.
 
-The export (see :mod:`.export`) fuses attention and its cache into GroupQueryAttention nodes, so the
-keys and values can grow **in place**: one buffer per layer is allocated once and bound both as the
-graph's ``past_key_values.N.*`` and as its ``present.N.*``; a step then copies nothing.
+An export (see :mod:`.export`) says in its ``genai_config.json`` which kind of cache it has. The
+Model Builder fuses attention and cache into GroupQueryAttention nodes, and the keys and values grow
+**in place**; a graph of torch.onnx returns them longer at every step (cache.py).
 
-Such a graph has no ``position_ids``: a token's position is its place among the unmasked ones, so
-left-padding would be silently wrong. No method here takes a mask: rows begin at their first token
-and may differ in length, and the mask is made of the lengths.
+A graph of the Model Builder has no ``position_ids``: a token's position is its place among the
+unmasked ones, so left-padding would be silently wrong. No method here takes a mask: rows begin at
+their first token and may differ in length, and mask and positions are made of the lengths.
 """
 
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ...errors import InputError, StageError
+from .cache import ConcatenatedCache, Layout, SharedCache, slots
+from .capture import Graphs
 from .session import free_memory, open_session, require_device
 
 if TYPE_CHECKING:
@@ -37,14 +38,14 @@ class OrtModel:
     """A decoder with its key-value cache, fed with token ids.
 
     Args:
-        folder: A Model Builder export: ``model.onnx`` and ``genai_config.json``.
+        folder: An export: ``model.onnx`` and ``genai_config.json``.
         device: ``cpu``, ``cuda`` or ``cuda:N``. Never replaced by another one.
         threads: Threads of a CPU operator. They never spin while idle, so a neighbour on the same
             cores (torch, in a comparison) is not slowed down by them.
         max_len: Positions of the cache, prompt and output together; by default, and at most, the
             context length that was exported.
         cuda_graph: Capture the step of one token as a CUDA graph and replay it, which saves the
-            launch of every kernel. CUDA only.
+            launch of every kernel. CUDA only, and a cache in place only.
         options: ONNX Runtime's session configuration entries by name.
 
     Attributes:
@@ -52,6 +53,7 @@ class OrtModel:
         threads: As given.
         lengths: Tokens in the cache, of each row.
         max_len: Positions of the cache.
+        row_bytes: Bytes that the cache of one row takes.
         vocab: Width of the logits.
 
     Raises:
@@ -73,7 +75,7 @@ class OrtModel:
         import torch  # before the session: it loads the CUDA libraries that ONNX Runtime needs
 
         config = _read_config(folder)
-        decoder, context = config["decoder"], int(config["context_length"])
+        decoder, context = config["model"]["decoder"], int(config["model"]["context_length"])
         self.max_len = context if max_len is None else max_len
         if not 2 <= self.max_len <= context:
             raise InputError(
@@ -86,7 +88,7 @@ class OrtModel:
             self._device = torch.device("cuda", 0)
         if cuda_graph and self._device.type != "cuda":
             raise InputError(f"cuda_graph: needs device cuda, got {device}; leave it out")
-        self._graphs = _Graphs() if cuda_graph else None
+        self._graphs = Graphs() if cuda_graph else None
         path = folder / decoder["filename"]
         self._session = open_session(
             path,
@@ -101,29 +103,33 @@ class OrtModel:
         self.lengths: tuple[int, ...] = ()
 
         inputs = {node.name: node for node in self._session.get_inputs()}
-        layers = range(int(decoder["num_hidden_layers"]))
-        # Bound as past and as present: the layer's one buffer has two names.
-        self._cache_names = [
-            (f"past_key_values.{layer}.{part}", f"present.{layer}.{part}")
-            for layer in layers
-            for part in ("key", "value")
-        ]
-        fed = {"input_ids", "attention_mask", *(past for past, _ in self._cache_names)}
+        kept = slots(decoder, inputs)
+        fed = {"input_ids", "attention_mask", *(slot.past for slot in kept)}
+        self._positions = "position_ids" in decoder.get("inputs", ())
+        fed |= {"position_ids"} if self._positions else set()
         fed.update(self._more_inputs)
         if fed != set(inputs):
             raise StageError(
                 f"{folder}: the graph's inputs are not those of a text decoder with a plain cache; "
                 f"unexpected or missing: {', '.join(sorted(fed ^ set(inputs)))}"
             )
-        first = inputs[self._cache_names[0][0]]
         logits = next(node for node in self._session.get_outputs() if node.name == "logits")
-        self._kv_dtype, self._kv_type = self._element(first.type)
-        self._dtype, self._logits_type = self._element(logits.type)
-        self._kv_shape = (int(first.shape[1]), self.max_len, int(decoder["head_size"]))
+        self._dtype, self._logits_type = _element(logits.type)
         self.vocab = int(logits.shape[-1])
         self._binding = self._session.io_binding()
         self._batch = 0
-        self._cache: list[Any] = []
+        dtype, self._kv_type = _element(inputs[kept[0].past].type)
+        layout = Layout(
+            kept, self.max_len, dtype, self._kv_type, self._device, self._feed, self._fetch
+        )
+        shared = config["search"]["past_present_share_buffer"]
+        self._kv = SharedCache(layout) if shared else ConcatenatedCache(layout)
+        self.row_bytes: int = self._kv.row_bytes
+        if self._graphs and not shared:
+            raise InputError(
+                f"cuda_graph: {folder} hands its cache on, longer at every step, and so cannot be "
+                "captured; leave it out"
+            )
 
     @property
     def length(self) -> int:
@@ -142,15 +148,18 @@ class OrtModel:
         self.lengths = ()
 
     def rewind(self, length: int) -> None:
-        """Forget all but the first *length* tokens of every row; nothing is copied.
+        """Forget all but the first *length* tokens of every row.
 
-        So several continuations share the cache of what they have in common.
+        So several continuations share the cache of what they have in common. In place nothing is
+        copied.
 
         Raises:
             ValueError: A row holds fewer.
         """
         if not 0 <= length <= min(self.lengths, default=0):
             raise ValueError(f"cannot rewind to {length}: the rows hold {self.lengths} tokens")
+        if length:
+            self._kv.rewind(length)
         self.lengths = (length,) * len(self.lengths) if length else ()
 
     def prefill(self, ids: torch.Tensor, lengths: Sequence[int] | None = None) -> torch.Tensor:
@@ -214,19 +223,13 @@ class OrtModel:
         self._allocate(batch)
 
     def _allocate(self, batch: int) -> None:
-        """Buffers for *batch* rows; the cache is bound once, the rest at every run."""
+        """Buffers for *batch* rows."""
         import torch
 
         on = {"device": self._device}
-        shape = (batch, *self._kv_shape)
-        self._cache = []  # before the new one is made: both together may not fit
-        self._check_room(shape)
-        for past, present in self._cache_names:
-            # Zeros, as masked garbage could be NaN and 0 × NaN is NaN.
-            buffer = torch.zeros(shape, dtype=self._kv_dtype, **on)
-            self._cache.append(buffer)
-            self._bind(self._binding.bind_input, past, self._kv_type, shape, buffer)
-            self._bind(self._binding.bind_output, present, self._kv_type, shape, buffer)
+        self._kv.free()  # before the new one is made: both together may not fit
+        self._check_room(batch)
+        self._kv.allocate(batch)
         self._ones = torch.ones(batch * self.max_len, dtype=torch.int64, **on)
         self._places = torch.arange(self.max_len, **on)
         self._step_ids = torch.empty((batch, 1), dtype=torch.int64, **on)
@@ -236,11 +239,11 @@ class OrtModel:
         if self._graphs:
             self._graphs.renew()  # a graph replays the addresses it was captured with
 
-    def _check_room(self, shape: tuple[int, ...]) -> None:
-        needed = len(self._cache_names) * math.prod(shape) * self._kv_dtype.itemsize
+    def _check_room(self, batch: int) -> None:
+        needed = batch * self.row_bytes
         if needed > (free := free_memory(self._device)):
             raise StageError(
-                f"{self._folder}: a cache of {shape[0]} rows and {self.max_len} tokens takes "
+                f"{self._folder}: a cache of {batch} rows and {self.max_len} tokens takes "
                 f"{needed / 1e9:.1f} GB and {free / 1e9:.1f} GB are free on {self._device}; "
                 "lower batch, prompt_tokens or output_tokens"
             )
@@ -256,82 +259,72 @@ class OrtModel:
         import torch
 
         before = self.lengths or (0,) * len(counts)
-        after = tuple(old + new for old, new in zip(before, counts, strict=True))
-        width = max(before) + ids.shape[1]
+        new = ids.shape[1]
+        width = max(before) + new
         options, captured = None, False
         if self._graphs:
             options, captured = self._graphs.options(step=logits is self._step_logits)
             if captured:  # all shapes and addresses stay the same: the mask has its full width
                 ids, width = self._step_ids.copy_(ids), self.max_len
         ids = ids.to(self._device, torch.int64).contiguous()
-        binding = self._binding
-        self._bind(binding.bind_input, "input_ids", _INT64, tuple(ids.shape), ids)
-        mask = self._mask(after, width, fixed=captured)
-        self._bind(binding.bind_input, "attention_mask", _INT64, (len(after), width), mask)
-        self._bind(binding.bind_output, "logits", self._logits_type, tuple(logits.shape), logits)
+        self._feed("input_ids", _INT64, tuple(ids.shape), ids)
+        self._kv.begin(before, new)
+        mask = self._mask(before, counts, width, fixed=captured)
+        self._feed("attention_mask", _INT64, (len(before), width), mask)
+        if self._positions:
+            positions = torch.tensor(before, device=self._device)[:, None] + self._places[:new]
+            self._feed("position_ids", _INT64, tuple(ids.shape), positions)
         for name, given in (more or {}).items():
-            self._bind(binding.bind_input, name, _INT64, tuple(given.shape), given)
+            self._feed(name, _INT64, tuple(given.shape), given)
+        self._fetch("logits", self._logits_type, tuple(logits.shape), logits)
         if self._device.type == "cuda":
             # ONNX Runtime computes on a stream of its own: what torch still writes must be there.
             torch.cuda.current_stream(self._device).synchronize()
-        self._session.run_with_iobinding(binding, options)
-        self.lengths = after
+        self._session.run_with_iobinding(self._binding, options)
+        self._kv.end(counts, new)
+        self.lengths = tuple(map(sum, zip(before, counts, strict=True)))
         return logits
 
-    def _mask(self, lengths: tuple[int, ...], width: int, *, fixed: bool) -> torch.Tensor:
-        """Ones for each row's tokens, then zeros, [B, width]; always in one buffer if *fixed*.
+    def _mask(
+        self, before: tuple[int, ...], counts: tuple[int, ...], width: int, *, fixed: bool
+    ) -> torch.Tensor:
+        """Ones for each row's tokens, zeros elsewhere, [B, width]; always in one buffer if *fixed*.
 
-        The graph counts the ones of a row: its next token comes after so many.
+        A graph without position ids counts the ones of a row: its next token comes after so many.
         """
         import torch
 
-        if min(lengths) == width and not fixed:
+        if min(map(sum, zip(before, counts, strict=True))) == width and not fixed:
             return self._ones
-        ends = torch.tensor(lengths, device=self._device)[:, None]
-        ones = self._places[:width] < ends
-        return self._step_mask.copy_(ones) if fixed else ones.to(torch.int64)
+        real = self._kv.real(before, counts, self._places[:width])
+        return self._step_mask.copy_(real) if fixed else real.to(torch.int64)
+
+    def _feed(self, name: str, element: int, shape: tuple[int, ...], buffer: Any) -> None:
+        self._bind(self._binding.bind_input, name, element, shape, buffer)
+
+    def _fetch(self, name: str, element: int, shape: tuple[int, ...], buffer: Any) -> None:
+        self._bind(self._binding.bind_output, name, element, shape, buffer)
 
     def _bind(
         self, bind: Any, name: str, element: int, shape: tuple[int, ...], buffer: Any
     ) -> None:
         bind(name, self._device.type, self._device.index or 0, element, shape, buffer.data_ptr())
 
-    @staticmethod
-    def _element(name: str) -> tuple[Any, int]:
-        import torch
 
-        dtype, number = _TYPES[name]
-        return getattr(torch, dtype), number
+def _element(name: str) -> tuple[Any, int]:
+    """ONNX Runtime's name of a tensor type as torch's type and ONNX's number."""
+    import torch
 
-
-class _Graphs:
-    """Which runs ONNX Runtime captures as a CUDA graph: the steps, under one number a cache.
-
-    https://onnxruntime.ai/docs/execution-providers/CUDA-ExecutionProvider.html#using-cuda-graphs-preview
-    """
-
-    def __init__(self) -> None:
-        self._number = 0
-
-    def renew(self) -> None:
-        """Capture anew: the buffers have moved."""
-        self._number += 1
-
-    def options(self, *, step: bool) -> tuple[Any, bool]:
-        """(run options, whether the run is captured or replayed)."""
-        import onnxruntime
-
-        options = onnxruntime.RunOptions()
-        options.add_run_config_entry("gpu_graph_id", str(self._number) if step else "-1")
-        return options, step
+    dtype, number = _TYPES[name]
+    return getattr(torch, dtype), number
 
 
 def _read_config(folder: Path) -> dict[str, Any]:
     path = folder / "genai_config.json"
     try:
-        model: dict[str, Any] = json.loads(path.read_text("utf-8"))["model"]
+        config: dict[str, Any] = json.loads(path.read_text("utf-8"))
     except FileNotFoundError:
         raise InputError(
-            f"{path}: missing, so {folder} is no Model Builder export; export the model again"
+            f"{path}: missing, so {folder} is no export; export the model again"
         ) from None
-    return model
+    return config

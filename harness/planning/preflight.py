@@ -24,6 +24,7 @@ PACKAGES = {
     "onnx_ir": "onnx-ir",
     "onnxruntime": "onnxruntime-gpu",
     "onnxruntime_genai": "onnxruntime-genai-cuda",
+    "onnxscript": "onnxscript",
     "peft": "peft",
     "trl": "trl",
 }
@@ -69,7 +70,8 @@ def _needed(plan: Plan) -> Iterator[tuple[str, list[str]]]:
         more += ["bitsandbytes"] if spec.quantization != "none" else []
         yield f"score/{name}", ["lm_eval", *more]
     for name in plan.exports():
-        yield f"export/{name}", ["onnx", "onnx_ir", "onnxruntime", "onnxruntime_genai"]
+        more = ["onnxruntime", "onnxruntime_genai", "onnxscript"]
+        yield f"export/{name}", ["onnx", "onnx_ir", *more]
 
 
 def _check_templates(recipe: Recipe) -> None:

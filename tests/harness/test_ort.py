@@ -14,7 +14,8 @@ from medbench.errors import InputError, StageError
 from medbench.harness.export import export_onnx
 from medbench.harness.latency.engines import greedy
 from medbench.harness.ort import session as ort_session
-from medbench.harness.ort.runtime import OrtModel, _Graphs
+from medbench.harness.ort.capture import Graphs
+from medbench.harness.ort.runtime import OrtModel
 from medbench.harness.suite import EMBEDDED
 from medbench.tasks.clinic.rows import choice_docs
 
@@ -166,7 +167,7 @@ def test_a_captured_step_has_fixed_shapes_and_addresses(
     ids = padded([prompt(length, seed=length) for length in lengths])
     more = torch.tensor([prompt(10, seed=row) for row in range(2)])
     plain, graphed = OrtModel(export, max_len=16), OrtModel(export, max_len=16)
-    graphed._graphs = _Graphs()
+    graphed._graphs = Graphs()
     bound: list[tuple[object, ...]] = []
     bind = graphed._bind
 
@@ -192,7 +193,7 @@ def test_a_captured_step_has_fixed_shapes_and_addresses(
 
 
 def test_only_steps_are_captured_and_anew_when_buffers_move() -> None:
-    graphs = _Graphs()
+    graphs = Graphs()
     graphs.renew()
 
     def number(*, step: bool) -> str:
