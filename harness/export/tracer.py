@@ -178,7 +178,9 @@ def compare(model: Any, folder: Path) -> None:
     lengths = (longest, max(1, longest // 2))
     try:
         export = OrtModel(folder, max_len=longest + 4)
-        found = export.prefill(ids[:, :longest], lengths)
+        prompts = ids[:, :longest].clone()
+        prompts[1, lengths[1] :] = 0  # rows are filled up with it while scoring
+        found = export.prefill(prompts, lengths)
         rows = [found[row, :length] for row, length in enumerate(lengths)]
         for step in range(2):
             at = torch.tensor([[length + step] for length in lengths])
