@@ -71,10 +71,11 @@ class Ranks:
         self.last_words: Callable[[str], None] = lambda message: None
         self._store = store
         self._told = 0
-        self._leaving = False
+        self._leaving = threading.Event()
         self._terminal = os.dup(2) if size > 1 else 2  # what is now; later it may be a log
+        self._listener = threading.Thread(target=self._listen, daemon=True)
         if size > 1:
-            threading.Thread(target=self._listen, daemon=True).start()
+            self._listener.start()
 
     @property
     def first(self) -> bool:
@@ -135,7 +136,9 @@ class Ranks:
             return
         from torch import distributed
 
-        self._leaving = True
+        # Python would end it at exit inside of the store's C++, which aborts the process.
+        self._leaving.set()
+        self._listener.join(_FAREWELL)
         if distributed.is_initialized():
             distributed.destroy_process_group()
         if self.first:
@@ -152,10 +155,11 @@ class Ranks:
         store = _store()  # a connection of its own: the other may be busy for long
         try:
             while not store.check(["failure"]):
-                time.sleep(_POLL)
+                if self._leaving.wait(_POLL):
+                    return
             failure = json.loads(store.get("failure"))
         except RuntimeError:  # the process that held the store is gone
-            if self._leaving:
+            if self._leaving.is_set():
                 return
             os._exit(1)
         if failure["rank"] != self.rank:

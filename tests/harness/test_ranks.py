@@ -60,6 +60,28 @@ def test_two_processes_give_the_table_of_one(tmp_path: Path, clinic: Path) -> No
         pd.testing.assert_frame_equal(one, two, atol=1e-4)
 
 
+LEAVES = """
+from medbench.harness import ranks
+ranks._POLL = 1e-9  # the thread that listens for failures is always inside of the store
+with ranks.joined():
+    pass
+"""
+
+
+def test_processes_that_are_done_end_without_an_abort(tmp_path: Path) -> None:
+    script = tmp_path / "leaves.py"
+    script.write_text(LEAVES)
+    done = subprocess.run(
+        [
+            sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2",
+            str(script),
+        ],
+        capture_output=True, text=True, check=False, timeout=120,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+
+
 @pytest.mark.parametrize("lacking", ["RANK", "MASTER_ADDR", "MASTER_PORT"])
 def test_a_launcher_that_says_too_little(monkeypatch: pytest.MonkeyPatch, lacking: str) -> None:
     said = {"WORLD_SIZE": "2", "RANK": "1", "MASTER_ADDR": "localhost", "MASTER_PORT": "1"}
