@@ -141,9 +141,9 @@ def _perform(plan: Plan, target: RunFolder, group: Ranks, lock: Held, terminal: 
 
 def _follow(plan: Plan, folder: Path, group: Ranks) -> None:
     """Help the first process, which alone writes and speaks."""
+    from ..harness.executors.local import follow
     from ..harness.folder.store import RunFolder
     from ..harness.quiet import quiet
-    from ..harness.run import follow
 
     with quiet(Path(os.devnull)):
         follow(plan, RunFolder(folder), group)

@@ -1,7 +1,7 @@
-"""The stages of a plan: what each depends on, what it leaves, and how it is done.
+"""The stages of a plan, each with its fingerprint and how it is done.
 
-Heavy libraries are imported where a stage's work begins, so that a run that has nothing to do loads
-none of them.
+What stages there are stands in graph.py, what each depends on in depends.py. Heavy libraries are
+imported where a stage's work begins, so that a run that has nothing to do loads none of them.
 """
 
 from __future__ import annotations
@@ -12,16 +12,21 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import StageError
-from ..tasks.catalog import Task
+from . import graph
+from .depends import Depends
 from .folder import fingerprint
+from .folder.journal import Journal
 from .folder.store import RunFolder
-from .planning.plan import Plan, identity
+from .graph import Node, export_folder
+from .planning.plan import Plan
 from .progress import Tick
-from .ranks import sharded
-from .results import judgements_part, samples_part, timings_part
+from .results import samples_part
 
 if TYPE_CHECKING:
     from .judge import Judge
+
+Work = Callable[[Tick], dict[str, Any]]
+"""Does a stage, and returns what the manifest keeps of it."""
 
 PARITY_FP32 = 1e-3
 """Largest relative logit difference that float32 rounding explains; measured exports show 1e-5."""
@@ -29,46 +34,41 @@ PARITY_FP32 = 1e-3
 
 @dataclass(frozen=True)
 class Stage:
-    """One unit of work that is done or not done.
+    """A node of the graph with what it takes to do it.
 
     Attributes:
-        name: Its key in the manifest.
+        node: What it is.
         fingerprint: Hash of everything its outcome depends on.
-        outputs: What it leaves in the run folder, relative to it.
-        work: Does it, and returns what the manifest keeps of it.
-        shared: All processes of the run do it together; else the first does it alone.
-        scratch: What it needs until it is known to be done, relative to the run folder.
+        work: Does it.
     """
 
-    name: str
+    node: Node
     fingerprint: str
-    outputs: list[str]
-    work: Callable[[Tick], dict[str, Any]]
-    shared: bool = False
-    scratch: str | None = None
+    work: Work
+
+    @property
+    def name(self) -> str:
+        return self.node.name
 
 
 class Pipeline:
     """The stages of one plan over one run folder, and the models they share."""
 
     def __init__(self, plan: Plan, run: RunFolder) -> None:
-        from .environment import versions
         from .models.load import ScoringPool
 
-        self._versions = versions()
         self._plan = plan
         self._run = run
-        self._adapters = {name: self._adapter(name) for name in plan.models if plan.spec(name).base}
+        self._tasks = {task.name: task for task in plan.tasks}
+        self._depends = Depends(plan, run)
+        self._adapters = self._depends.adapters
         self._judging: Judge | None = None
         exports = {
-            name: self._exported(spec.of, spec.onnx)
+            name: run / export_folder(spec.of, spec.onnx)
             for name in plan.models
             if (spec := plan.spec(name)).of and spec.onnx
         }
         self._pool = ScoringPool(plan.suite.models, self._adapters, plan.device, exports)
-        self._identity = {
-            name: identity(plan.spec(name)) for name in {plan.base_of(m) for m in plan.models}
-        }
 
     def close(self) -> None:
         self._judging = None
@@ -76,77 +76,22 @@ class Pipeline:
 
     def stages(self) -> list[Stage]:
         """All stages in the order they run."""
-        plan = self._plan
-        stages = [self._overlap()] if plan.recipes or len(plan.tasks) > 1 else []
-        stages += [self._tune(name) for name in plan.recipes]
-        whole = [name for name in plan.models if plan.whole(name) == name]
-        stages += self._scores(whole)
-        for name, formats in plan.exports().items():
-            if plan.spec(name).base:
-                stages.append(self._merge(name))
-            stages += [self._export(name, kind) for kind in formats]
-        stages += self._scores([name for name in plan.models if name not in whole])
-        return stages + [self._latency(name) for name in plan.timed()]
+        return [self.stage(node) for node in graph.nodes(self._plan)]
 
-    def _scores(self, names: list[str]) -> list[Stage]:
-        plan = self._plan
-        stages = [self._score(name, task) for name in names for task in plan.tasks]
-        return stages + [self._judge(name, task) for name in names for task in plan.judged()]
+    def stage(self, node: Node) -> Stage:
+        """The stage of *node*, a node of the plan's graph."""
+        work = {
+            "overlap": self._overlap,
+            "tune": self._tune,
+            "score": self._score,
+            "judge": self._judge,
+            "merge": self._merge,
+            "export": self._export,
+            "latency": self._latency,
+        }
+        return Stage(node, self._depends.fingerprint(node), work[node.kind](node))
 
-    def _adapter(self, name: str) -> Path:
-        adapter = self._plan.spec(name).adapter
-        return Path(adapter.path) if adapter and adapter.path else self._run / f"adapters/{name}"
-
-    def _weights(self, name: str) -> str:
-        """Hash of what model *name* is made of."""
-        spec = self._plan.spec(name)
-        if spec.of and spec.onnx:
-            return self._export(spec.of, spec.onnx).fingerprint
-        parts: list[Any] = [
-            self._identity[self._plan.base_of(name)],
-            self._plan.device,
-            self._versions,
-        ]
-        if name in self._plan.recipes:
-            recipe = self._plan.recipes[name]
-            parts += [
-                recipe.model_dump(),
-                fingerprint.of_code("finetune"),
-                self._data(recipe.data.source),
-                self._questions() if recipe.data.overlap == "drop" else None,
-            ]
-        elif name in self._adapters:
-            parts.append(fingerprint.of_path(self._adapters[name]))
-        return fingerprint.of(parts)
-
-    def _data(self, source: str) -> str:
-        """Hash of what a data source is: the code that makes or reads it, and its local file."""
-        from ..tasks import sources
-
-        if source in sources.SOURCES:
-            files = sources.local_files(source)
-        else:
-            files = [Path(source)] if Path(source).is_file() else []
-        return fingerprint.of_code("tasks") + "".join(map(fingerprint.of_path, files))
-
-    def _shots(self, task: Task) -> list[Any]:
-        """What decides which questions of your own and which few-shot examples *task* has."""
-        from ..tasks import sources
-
-        if task.own:
-            shots = fingerprint.of_path(Path(task.own.shots)) if task.own.shots else ""
-            return [task.own.model_dump(), shots]
-        count = self._plan.suite.prompt.shots
-        if count and task.takes_shots and task.data in sources.SOURCES and sources.data_dir():
-            return [sources.shots(task.data, count).rows]
-        return []
-
-    def _questions(self) -> list[Any]:
-        """What decides which questions the tests ask."""
-        tasks = [[task.name, self._data(task.data), self._shots(task)] for task in self._plan.tasks]
-        return [tasks, self._plan.suite.limit]
-
-    def _overlap(self) -> Stage:
+    def _overlap(self, node: Node) -> Work:
         def work(tick: Tick) -> dict[str, Any]:
             from . import overlap
 
@@ -154,16 +99,13 @@ class Pipeline:
             self._run.write_json(overlap.FILE, {"format": overlap.FORMAT, "checks": checks})
             return {"checks": len(checks), "pairs": sum(one["n_pairs"] for one in checks)}
 
-        depends = [
-            [[name, recipe.model_dump()] for name, recipe in self._plan.recipes.items()],
-            [self._data(recipe.data.source) for recipe in self._plan.recipes.values()],
-            [fingerprint.of_code("finetune"), fingerprint.of_code("harness")],
-            self._questions(),
-        ]
-        return Stage("overlap", fingerprint.of(depends), ["overlap.json"], work)
+        return work
 
-    def _tune(self, name: str) -> Stage:
-        plan, recipe = self._plan, self._plan.recipes[name]
+    def _tune(self, node: Node) -> Work:
+        plan, name = self._plan, node.model
+        recipe = plan.recipes[name]
+        # Named by what it goes on with: checkpoints of another recipe are never taken up.
+        scratch = f"parts/tune/{name}-{self._depends.fingerprint(node)[:12]}"
 
         def work(tick: Tick) -> dict[str, Any]:
             from ..finetune.train import Job, tune
@@ -177,25 +119,21 @@ class Pipeline:
             job = Job(base, recipe, out, self._run / scratch, plan.device, left_out, watch)
             return forecast.beside(tune(job, tick), base, recipe, left_out)
 
-        weights = self._weights(name)
-        # Named by what it goes on with: checkpoints of another recipe are never taken up.
-        scratch = f"parts/tune/{name}-{weights[:12]}"
-        return Stage(f"tune/{name}", weights, [f"adapters/{name}"], work, shared=True)
+        return work
 
-    def _score(self, name: str, task: Task) -> Stage:
+    def _score(self, node: Node) -> Work:
+        name, task = node.model, self._tasks[node.part]
         suite = self._plan.suite
-        part = samples_part(name, task.name)
+        (part,) = node.outputs
         backend = self._plan.backend(name)
-        scratch = f"parts/answers/{name}/{task.name}"
+        journal = Journal(self._run / str(node.scratch) / self._depends.fingerprint(node))
 
         def work(tick: Tick) -> dict[str, Any]:
             from ..tasks import datasets
             from .evaluate import Asking, score
-            from .folder.journal import Journal
             from .models.answered import answered
 
             asking = Asking(suite.limit, suite.orders, self._plan.prompt(name), backend.chat)
-            journal = Journal(self._run / scratch / mark)
             with (
                 self._pool.use(name, suite.batch_size) as lm,
                 answered(lm, journal, tick, remote=backend.remote) as known,
@@ -213,48 +151,29 @@ class Pipeline:
                 **known.about,
             }
 
-        depends = [
-            self._weights(name),
-            fingerprint.of_code("harness"),
-            fingerprint.of_path(task.spec),
-            self._data(task.data),
-            [suite.limit, suite.orders, suite.batch_size, suite.prompt.model_dump()],
-            self._shots(task),
-        ]
-        mark = fingerprint.of(depends)
-        packed = backend.name == "medbench" and not self._plan.spec(name).of
-        shared = packed and not sharded()
-        return Stage(f"score/{name}/{task.name}", mark, [part], work, shared, scratch)
+        return work
 
-    def _judge(self, name: str, task: Task) -> Stage:
+    def _judge(self, node: Node) -> Work:
         section = self._plan.suite.judge
         assert section is not None  # noqa: S101  (a stage of a suite with a judge)
-        part = judgements_part(name, task.name)
-        scratch = f"parts/opinions/{name}/{task.name}"
+        (part,) = node.outputs
+        journal = Journal(self._run / str(node.scratch) / self._depends.fingerprint(node))
 
         def work(tick: Tick) -> dict[str, Any]:
-            from .folder.journal import Journal
             from .judge import judgements, make_judge
 
             if self._judging is None:
                 self.close()
                 self._judging = make_judge(section, self._plan.device)
-            samples = self._run.table(samples_part(name, task.name))
-            journal = Journal(self._run / scratch / mark)
+            samples = self._run.table(samples_part(node.model, node.part))
             table = judgements(samples, self._judging, journal, tick)
             self._run.write_table(part, table)
             return {"verdicts": table["verdict"].value_counts().to_dict()}
 
-        depends = [
-            self._score(name, task).fingerprint,
-            identity(section.model),
-            section.kind,
-        ]
-        mark = fingerprint.of(depends)
-        return Stage(f"judge/{name}/{task.name}", mark, [part], work, scratch=scratch)
+        return work
 
-    def _merge(self, name: str) -> Stage:
-        plan = self._plan
+    def _merge(self, node: Node) -> Work:
+        plan, name = self._plan, node.model
         base = plan.spec(plan.base_of(name))
 
         def work(tick: Tick) -> dict[str, Any]:
@@ -264,12 +183,12 @@ class Pipeline:
             parity = merge_adapter(
                 base,
                 self._adapters[name],
-                self._run / f"merged/{name}",
+                self._run / node.outputs[0],
                 dtype="float32" if plan.device == "cpu" else "auto",
             )
             return {"parity": vars(parity)}
 
-        return Stage(f"merge/{name}", self._weights(name), [f"merged/{name}"], work)
+        return work
 
     def _checkpoint(self, name: str) -> Path:
         """The folder of model *name* in full precision, without an adapter beside it."""
@@ -282,12 +201,8 @@ class Pipeline:
 
         return Path(snapshot_download(spec.source, revision=spec.revision))
 
-    def _exported(self, name: str, kind: str) -> Path:
-        """Where the export of model *name* lies."""
-        return self._run / f"exports/{name}-{kind}"
-
-    def _export(self, name: str, kind: str) -> Stage:
-        out = f"exports/{name}-{kind}"
+    def _export(self, node: Node) -> Work:
+        name, kind = node.model, node.part
 
         def work(tick: Tick) -> dict[str, Any]:
             from .export import as_detail, export_onnx
@@ -298,7 +213,7 @@ class Pipeline:
             trusted = self._plan.spec(self._plan.base_of(name)).trust_remote_code
             info = export_onnx(
                 checkpoint,
-                self._run / out,
+                self._run / node.outputs[0],
                 precision=kind,
                 provider=self._plan.device,
                 trust_remote_code=trusted,
@@ -319,17 +234,11 @@ class Pipeline:
                 )
             return as_detail(info) | {"parity": vars(parity)}
 
-        return Stage(
-            f"export/{name}/{kind}",
-            fingerprint.of([self._weights(name), kind]),
-            [out],
-            work,
-        )
+        return work
 
-    def _latency(self, name: str) -> Stage:
-        plan = self._plan
+    def _latency(self, node: Node) -> Work:
+        plan, name = self._plan, node.model
         latency = plan.suite.latency
-        part = timings_part(name)
 
         def work(tick: Tick) -> dict[str, Any]:
             from .latency import LatencyJob, LatencySettings, measure
@@ -341,7 +250,7 @@ class Pipeline:
             job = LatencyJob(
                 model=name,
                 model_dir=self._checkpoint(name),
-                onnx={kind: self._run / f"exports/{name}-{kind}" for kind in plan.formats()},
+                onnx={kind: self._run / export_folder(name, kind) for kind in plan.formats()},
                 prompts=self._prompts(name),
                 settings=settings,
                 device=plan.device,
@@ -349,21 +258,10 @@ class Pipeline:
             )
             timings = measure(job, tick)
             found = {str(name): value for name, value in timings.attrs.items()}
-            self._run.write_table(part, timings)
+            self._run.write_table(node.outputs[0], timings)
             return {"requests": len(timings), **found}
 
-        depends = [
-            self._weights(name),
-            plan.formats(),
-            latency.model_dump() if latency else None,
-            self._asked(),
-        ]
-        return Stage(f"latency/{name}", fingerprint.of(depends), [part], work)
-
-    def _asked(self) -> list[Any]:
-        """What decides which prompts there are."""
-        suite = self._plan.suite
-        return [[task.name for task in self._plan.tasks], suite.limit, suite.orders]
+        return work
 
     def _prompts(self, name: str) -> list[str]:
         """The prompts that model *name* was scored on, each once, in order."""

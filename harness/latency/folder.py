@@ -11,11 +11,11 @@ from typing import Any
 from ...errors import InputError
 from ...tasks.clinic import choice_docs
 from ...tasks.files import read_rows
+from ..attempt import Watcher
 from ..environment import environment
 from ..export import PAIRS, as_detail, export_onnx
 from ..export.artifact import RECORD
 from ..folder.store import RunFolder
-from ..run import Watcher
 from . import machine
 from .measure import measure
 from .settings import LatencyJob, LatencySettings

@@ -1,0 +1,1 @@
+"""Who does the stages of a run: this process, or workers on a cluster."""
