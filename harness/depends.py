@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +44,7 @@ class Depends:
         return self._known[node.name]
 
     def _fingerprint(self, node: Node) -> str:
-        depends = {
+        depends: dict[str, Callable[[], str]] = {
             "overlap": self._overlap,
             "tune": lambda: self._weights(node.model),
             "score": lambda: self._score(node.model, self._tasks[node.part]),
