@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 import shlex
 import sys
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, TextIO
+from typing import TYPE_CHECKING, Annotated, TextIO, get_args
 
 import typer
 
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from ..harness.folder.store import RunFolder
     from ..harness.planning.plan import Plan
     from ..harness.ranks import Ranks
+    from ..harness.run import Executor
 
 
 def run(
@@ -38,10 +40,15 @@ def run(
     device: options.Device = "auto",
     data_dir: options.DataDir = None,
     override: options.Override = None,
+    executor: Annotated[
+        str | None,
+        typer.Option(help="local, or ray: independent stages at once on a cluster."),
+    ] = None,
     fresh: Annotated[bool, typer.Option("--fresh", help="Discard what OUT holds.")] = False,
 ) -> None:
     """Tune, score, export, measure and report; finished stages are not run again."""
     from ..harness import ranks
+    from ..harness.executors.settings import Name
     from ..harness.launch import check_launch
     from ..harness.models.device import resolve_device
     from ..harness.models.serving import with_endpoints
@@ -53,7 +60,9 @@ def run(
     with ranks.joined() as group:
         options.read_data_from(data_dir)
         chosen = load_suite(suite, override)
-        flags = {"seed": seed, "limit": limit}
+        if executor not in (None, *get_args(Name)):
+            raise InputError(f"--executor {executor}: expected {' or '.join(get_args(Name))}")
+        flags = {"seed": seed, "limit": limit, "executor": executor}
         chosen = chosen.model_copy(update={k: v for k, v in flags.items() if v is not None})
         chosen, models = with_endpoints(chosen, models)
         folder = out or Path("runs") / chosen.name
@@ -61,19 +70,31 @@ def run(
             chosen,
             models=models,
             tasks=tasks,
-            device=resolve_device(device),
+            device=resolve_device(device, elsewhere=chosen.executor == "ray"),
             command=shlex.join(["medbench", *sys.argv[1:]]),
         )
         check_launch(plan, group)
         if group.first:
             for note in preflight(plan):
                 typer.echo(note, err=True)
-            _lead(plan, open_folder(folder, plan, fresh=fresh), group)
+            with _executor(plan, group) as who:
+                _lead(plan, open_folder(folder, plan, fresh=fresh), who)
         else:
             _follow(plan, folder, group)
 
 
-def _lead(plan: Plan, target: RunFolder, group: Ranks) -> None:
+def _executor(plan: Plan, group: Ranks) -> AbstractContextManager[Executor]:
+    """Who does the stages of *plan*."""
+    if plan.suite.executor == "local":
+        from ..harness.executors.local import Local
+
+        return nullcontext(Local(group))
+    from ..harness.executors.cluster import connected
+
+    return connected(plan)
+
+
+def _lead(plan: Plan, target: RunFolder, executor: Executor) -> None:
     """Run the plan, report, and say so on the terminal."""
     from ..harness.folder.lock import held
     from ..harness.folder.store import explain_unwritable
@@ -89,7 +110,7 @@ def _lead(plan: Plan, target: RunFolder, group: Ranks) -> None:
             held(folder, say) as lock,
             quiet(target / "run.log") as terminal,
         ):
-            _perform(plan, target, group, lock, terminal)
+            _perform(plan, target, executor, lock, terminal)
     except Stopped as stop:
         typer.echo(f"Interrupted. What is done is kept in {folder}; to go on:")
         typer.echo(f"  {plan.command}")
@@ -97,10 +118,13 @@ def _lead(plan: Plan, target: RunFolder, group: Ranks) -> None:
     except OSError as error:
         raise explain_unwritable(error, folder) or error from error
     finally:
-        redact_file(target / "run.log")
+        for log in (target / "run.log", *target.path.glob("workers/*.log")):
+            redact_file(log)
 
 
-def _perform(plan: Plan, target: RunFolder, group: Ranks, lock: Held, terminal: TextIO) -> None:
+def _perform(
+    plan: Plan, target: RunFolder, executor: Executor, lock: Held, terminal: TextIO
+) -> None:
     from rich.console import Console
 
     from ..harness.board import Board
@@ -110,9 +134,8 @@ def _perform(plan: Plan, target: RunFolder, group: Ranks, lock: Held, terminal: 
 
     folder = target.path
     console = Console(file=terminal)
-    beside = f", {group.size} processes" if group.size > 1 else ""
     console.print(
-        f"{plan.suite.name}: {', '.join(plan.models)} on {plan.device}{beside} → {folder}",
+        f"{plan.suite.name}: {', '.join(plan.models)} on {plan.device}{executor.extent} → {folder}",
         highlight=False,
         markup=False,
     )
@@ -120,7 +143,7 @@ def _perform(plan: Plan, target: RunFolder, group: Ranks, lock: Held, terminal: 
         console.print("manifest.json was damaged; going on from the one before it", markup=False)
     try:
         with Board(console) as board:
-            execute(plan, target, board, group, lock)
+            execute(plan, target, board, lock, executor)
     except MedbenchError as error:
         told = str(error).rstrip(".")
         if "the same command again" not in told:

@@ -11,6 +11,7 @@ import time
 import traceback
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Protocol
 
 from ..errors import MedbenchError, StageError
@@ -76,8 +77,8 @@ class Book:
 
 
 @contextlib.contextmanager
-def recorded(stage: str, record: Record, run: RunFolder) -> Iterator[None]:
-    """Put into *record* how the block, which does *stage*, has ended.
+def recorded(stage: str, record: Record, log: Path) -> Iterator[None]:
+    """Put into *record* how the block, which does *stage* and writes into *log*, has ended.
 
     Raises:
         MedbenchError: As the block did; what else it raised is told in one line.
@@ -91,15 +92,15 @@ def recorded(stage: str, record: Record, run: RunFolder) -> Iterator[None]:
         record["error"] = str(error) or type(error).__name__
         if isinstance(error, MedbenchError) or not isinstance(error, Exception):
             raise
-        traceback.print_exc()  # into run.log
-        raise _explained(stage, error, run) from error
+        traceback.print_exc()  # into the log
+        raise _explained(stage, error, log) from error
     finally:
         record["seconds"] = time.monotonic() - started
 
 
-def _explained(stage: str, error: Exception, run: RunFolder) -> StageError:
+def _explained(stage: str, error: Exception, log: Path) -> StageError:
     """What nobody foresaw, in one line."""
-    if told := explain_unwritable(error, run.path):
+    if told := explain_unwritable(error, log.parent):
         return StageError(f"{stage} failed: {told}")
     words = " ".join(str(error).split())
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":  # torch's own
@@ -107,6 +108,4 @@ def _explained(stage: str, error: Exception, run: RunFolder) -> StageError:
             f"{stage} failed: out of memory ({words[:160] or 'of the host'}); a smaller batch_size "
             "or a base with quantization: nf4 needs less"
         )
-    return StageError(
-        f"{stage} failed: {type(error).__name__}: {words} (traceback in {run / 'run.log'})"
-    )
+    return StageError(f"{stage} failed: {type(error).__name__}: {words} (traceback in {log})")

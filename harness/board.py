@@ -12,6 +12,7 @@ from rich.progress import (
     MofNCompleteColumn,
     Progress,
     SpinnerColumn,
+    TaskID,
     TextColumn,
     TimeElapsedColumn,
 )
@@ -27,6 +28,7 @@ class Board:
 
     def __init__(self, console: Console) -> None:
         self._console = console
+        self._tasks: dict[str, TaskID] = {}
         self._bar = Progress(
             SpinnerColumn(),
             TextColumn("{task.description}"),
@@ -55,10 +57,9 @@ class Board:
         self._bar.stop()
 
     def begin(self, stage: str) -> Tick:
-        """Put a bar up for *stage*."""
-        for task in self._bar.task_ids:
-            self._bar.remove_task(task)
-        task = self._bar.add_task(escape(stage), total=None, note="")
+        """Put a bar up for *stage*, beside those of others that run."""
+        self._take_down(stage)
+        task = self._tasks[stage] = self._bar.add_task(escape(stage), total=None, note="")
 
         def tick(done: int, total: int, note: str = "") -> None:
             self._bar.update(task, completed=done, total=total, note=escape(note))
@@ -66,10 +67,12 @@ class Board:
         return tick
 
     def end(self, stage: str, seconds: float | None, detail: dict[str, Any]) -> None:
-        """Print the line of a finished stage."""
+        """Print the line of a finished stage, or of one that failed beside others."""
         self._bar.refresh()  # a quick stage would be gone before it was seen to be full
-        for task in self._bar.task_ids:
-            self._bar.remove_task(task)
+        self._take_down(stage)
+        if failed := detail.get("failed"):
+            self._console.print(f"[red]✗[/] {escape(failed)}", highlight=False, soft_wrap=True)
+            return
         redone = detail.get("redone")
         again = f"  [yellow]again: {escape(redone)}[/]" if redone else ""
         time = "done before" if seconds is None else f"{seconds:7.1f} s"
@@ -79,6 +82,10 @@ class Board:
             highlight=False,
             soft_wrap=True,
         )
+
+    def _take_down(self, stage: str) -> None:
+        if stage in self._tasks:
+            self._bar.remove_task(self._tasks.pop(stage))
 
 
 def remark(stage: str, detail: dict[str, Any]) -> str:

@@ -26,7 +26,14 @@ from .results import derive
 
 
 class Executor(Protocol):
-    """Who does the stages."""
+    """Who does the stages.
+
+    Attributes:
+        extent: On how much it does them, in words that follow the device; empty for one process.
+    """
+
+    @property
+    def extent(self) -> str: ...
 
     def carry_out(self, plan: Plan, book: Book) -> None:
         """Do what is due of *plan*, and put it down in *book*.
@@ -79,7 +86,6 @@ def execute(
     plan: Plan,
     run: RunFolder,
     watcher: Watcher,
-    ranks: Ranks | None = None,
     lock: Held | None = None,
     executor: Executor | None = None,
 ) -> None:
@@ -89,21 +95,18 @@ def execute(
         plan: What is done.
         run: Where.
         watcher: Hears how it goes.
-        ranks: The processes of this run, of which this is the first.
         lock: The folder's, where the caller holds it.
-        executor: Who does the stages; this process, and its fellows, when None.
+        executor: Who does the stages; this process when None.
 
     Raises:
         MedbenchError: A stage failed. What was finished is kept, and the manifest says which.
     """
     with contextlib.ExitStack() as stack:
         lock = lock or stack.enter_context(held(run.path))
-        ranks = ranks or Ranks()
         run.sweep()
         manifest = Manifest(run, lock, _about(plan), [node.name for node in graph.nodes(plan)])
         manifest.save()
-        ranks.last_words = lambda message: _give_up(manifest, message)
-        _execute(plan, Book(run, manifest, watcher), executor or Local(ranks))
+        _execute(plan, Book(run, manifest, watcher), executor or Local(Ranks()))
 
 
 def _execute(plan: Plan, book: Book, executor: Executor) -> None:
@@ -121,15 +124,6 @@ def _execute(plan: Plan, book: Book, executor: Executor) -> None:
         if isinstance(error, OSError) and (told := explain_unwritable(error, run.path)):
             raise told from error
         raise
-
-
-def _give_up(manifest: Manifest, message: str) -> None:
-    """Leave a manifest that says what has ended the run, of which another process failed."""
-    manifest.status = "failed"
-    for name, record in manifest.stages.items():
-        if record["status"] == "running":
-            manifest.record(name, record | {"status": "failed", "error": message})
-    manifest.save()
 
 
 def _about(plan: Plan) -> dict[str, Any]:

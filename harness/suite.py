@@ -15,6 +15,8 @@ from ..errors import InputError
 from ..tasks.own import QuestionFile
 from ..tasks.templates import Prompt
 from .config import Section, explain, read_yaml
+from .executors.settings import Name as Executor
+from .executors.settings import RaySection
 from .gate.rules import GateRules
 from .latency import LatencySettings
 from .models import backends
@@ -154,6 +156,7 @@ class Suite(Section):
             or so many. 1 is the order as published.
         question_files: Your own files of questions, each a task by the name it has here.
         prompt: What stands around each task's own words.
+        executor: Who does the stages: this process, or workers that Ray places.
     """
 
     name: Name
@@ -170,6 +173,8 @@ class Suite(Section):
     judge: JudgeSection | None = None
     report: ReportSection = ReportSection()
     gate: GateRules | None = None
+    executor: Executor = "local"
+    ray: RaySection = RaySection()
 
     @model_validator(mode="before")
     @classmethod

@@ -28,7 +28,12 @@ class Local:
     def __init__(self, ranks: Ranks) -> None:
         self._ranks = ranks
 
+    @property
+    def extent(self) -> str:
+        return f", {self._ranks.size} processes" if self._ranks.size > 1 else ""
+
     def carry_out(self, plan: Plan, book: Book) -> None:
+        self._ranks.last_words = book.manifest.give_up
         self._ranks.connect(plan.device)
         with closing(Pipeline(plan, book.run)) as pipeline:
             for stage in pipeline.stages():
@@ -40,12 +45,12 @@ class Local:
         if record is None:
             return
         try:
-            with recorded(stage.name, record, book.run):
+            with recorded(stage.name, record, book.run / "run.log"):
                 book.manifest.record(stage.name, record)
-                if stage.shared:
+                if stage.node.shared:
                     self._ranks.tell(stage.name)
                 record["detail"] = stage.work(book.watcher.begin(stage.name))
-                record["files"] = checksums(book.run.path, stage.outputs)
+                record["files"] = checksums(book.run.path, stage.node.outputs)
         finally:
             book.manifest.record(stage.name, record)
         book.finished(stage.node, record)

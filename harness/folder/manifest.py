@@ -55,6 +55,14 @@ class Manifest:
         # That a stage has begun may be lost with the power; that it is done may not.
         self.save(sync=record["status"] != "running")
 
+    def give_up(self, message: str) -> None:
+        """Leave a file that says what has ended the run, of which another process failed."""
+        self.status = "failed"
+        for name, record in self.stages.items():
+            if record["status"] == "running":
+                self.record(name, record | {"status": "failed", "error": message})
+        self.save()
+
     def end(self, status: str, seconds: float) -> None:
         """Put down how the run has ended, and save.
 

@@ -7,15 +7,19 @@ from ...errors import InputError
 DEVICES = ("auto", "cpu", "cuda")
 
 
-def resolve_device(device: str) -> str:
+def resolve_device(device: str, *, elsewhere: bool = False) -> str:
     """``auto`` → ``cuda`` where torch can use a GPU, else ``cpu``.
+
+    Args:
+        device: One of :data:`DEVICES`.
+        elsewhere: ``cuda`` means the GPUs of other machines, so that none need be here.
 
     Raises:
         InputError: *device* is unknown, or ``cuda`` is asked for and torch sees no GPU.
     """
     if device not in DEVICES:
         raise InputError(f"--device {device}: expected one of: {', '.join(DEVICES)}")
-    if device == "cpu":
+    if device == "cpu" or (device == "cuda" and elsewhere):
         return device
     import torch
 

@@ -14,6 +14,7 @@ from string import Formatter
 
 from ...errors import InputError
 from ...finetune.recipe import Recipe
+from ..ranks import world
 from .hub import check_hub
 from .plan import Plan
 
@@ -41,6 +42,7 @@ def preflight(plan: Plan) -> list[str]:
         InputError: A package, model or data set is missing, or a recipe cannot be followed.
     """
     _check_packages(plan)
+    _check_executor(plan)
     for recipe in plan.recipes.values():
         _check_templates(recipe)
         _check_names(recipe)
@@ -72,6 +74,27 @@ def _needed(plan: Plan) -> Iterator[tuple[str, list[str]]]:
     for name in plan.exports():
         more = ["onnxruntime", "onnxruntime_genai", "onnxscript"]
         yield f"export/{name}", ["onnx", "onnx_ir", *more]
+
+
+def _check_executor(plan: Plan) -> None:
+    if plan.suite.executor == "local":
+        return
+    if find_spec("ray") is None:
+        raise InputError(
+            "executor: ray needs ray, which is not installed; pip install -c constraints.txt ray, "
+            "or --executor local"
+        )
+    if world() > 1:
+        raise InputError(
+            "executor: ray starts its own workers; start medbench without accelerate or torchrun, "
+            "or use --executor local"
+        )
+    for name in plan.models:
+        if int(plan.spec(plan.base_of(name)).args.get("data_parallel_size", 1)) > 1:
+            raise InputError(
+                f"models.{name}: data_parallel_size starts workers of its own through Ray; leave "
+                "it out and name several models, or use --executor local"
+            )
 
 
 def _check_templates(recipe: Recipe) -> None:

@@ -18,6 +18,7 @@ import pytest
 
 from medbench.commands.run import _perform
 from medbench.finetune.watch import watching
+from medbench.harness.executors.local import Local
 from medbench.harness.folder.store import RunFolder
 from medbench.harness.ranks import Ranks
 from medbench.reports import Report, tracker
@@ -217,7 +218,7 @@ def test_the_end_of_a_run_tells_its_trackers(
         recipes=recipes,
     )  # fmt: skip
     lock: Any = None
-    _perform(plan, run, Ranks(), lock, terminal)
+    _perform(plan, run, Local(Ranks()), lock, terminal)
     assert (run / "report.html").is_file()
     last = terminal.getvalue().splitlines()[-1]
     assert last.startswith("wandb was not told of tuned's report: the disk is full. ")
