@@ -34,7 +34,9 @@ class Finding:
 
 def examine() -> Iterator[Finding]:
     """Look at one thing after another; never raises."""
-    for look in (_python, _packages, _torch, _gpu, _memory, _disk, _onnxruntime, _unsloth, _hub):
+    for look in (
+        _python, _packages, _torch, _gpu, _memory, _disk, _onnxruntime, _unsloth, _ray, _hub,
+    ):  # fmt: skip
         try:
             yield from look()
         except Exception as error:
@@ -144,6 +146,20 @@ def _unsloth() -> Iterator[Finding]:
             "not installed (optional)",
             good=False,
             remedy="pip install -c constraints.txt unsloth",
+        )
+
+
+def _ray() -> Iterator[Finding]:
+    if _installed("ray"):
+        at = os.environ.get("RAY_ADDRESS")
+        where = f"cluster {at} by RAY_ADDRESS" if at else "workers on this machine"
+        yield Finding("ray", f"{metadata.version('ray')}, {where}")
+    else:
+        yield Finding(
+            "ray",
+            "not installed (optional, for executor: ray)",
+            good=False,
+            remedy="pip install -c constraints.txt ray",
         )
 
 

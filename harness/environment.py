@@ -19,18 +19,36 @@ PACKAGES = [
 
 def environment() -> dict[str, Any]:
     """Python, platform, processor, cores, memory, GPUs, package versions and git revision."""
-    import psutil
-
     return {
         "python": platform.python_version(),
         "platform": f"{platform.system()} {platform.machine()}",
+        **hardware(),
+        "packages": versions(),
+        "git_revision": git_revision(),
+    }
+
+
+def hardware() -> dict[str, Any]:
+    """Processor, cores, memory and GPUs."""
+    import psutil
+
+    return {
         "processor": processor(),
         "cores": os.cpu_count(),
         "memory_bytes": psutil.virtual_memory().total,
         "gpus": gpus(),
-        "packages": versions(),
-        "git_revision": git_revision(),
     }
+
+
+def timed_on(manifest: dict[str, Any]) -> dict[str, Any]:
+    """The environment of a run, with the hardware on which it measured latency.
+
+    That is another machine's where workers of a cluster did the stages; all latencies of a run are
+    measured on the same one.
+    """
+    stages = (manifest.get("stages") or {}).items()
+    timed = [one.get("hardware") for name, one in stages if name.startswith("latency/")]
+    return (manifest.get("environment") or {}) | next(filter(None, timed), {})
 
 
 def versions() -> dict[str, str]:

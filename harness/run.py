@@ -51,6 +51,13 @@ def open_folder(path: Path, plan: Plan, *, fresh: bool) -> RunFolder:
             version, or is in use.
     """
     run = RunFolder(path)
+    if "://" in str(path) or str(path).partition("/")[0].endswith(
+        ":"
+    ):  # Path makes s3:/b of s3://b
+        raise InputError(
+            f"--out {path}: a run folder lies on a file system, not behind a URL; mount the bucket, "
+            "or copy the folder there when the run is done"
+        )
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:

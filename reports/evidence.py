@@ -93,13 +93,23 @@ def _nats(value: float | None) -> str:
 
 
 def environment(manifest: dict[str, Any]) -> tuple[Fact, ...]:
-    """The environment as labelled lines, nested values joined."""
+    """The environment as labelled lines, nested values joined.
+
+    It is that of the process which led the run; workers of a cluster say theirs stage by stage.
+    """
     facts = []
     for key, value in (manifest.get("environment") or {}).items():
         text = _plain(value, key.endswith("_bytes"))
         if text:
             facts.append((key.removesuffix("_bytes").replace("_", " "), text))
+    stages = (manifest.get("stages") or {}).values()
+    if machines := dict.fromkeys(_machine(one["hardware"]) for one in stages if "hardware" in one):
+        facts.append(("stages ran on", "; ".join(machines)))
     return tuple(facts)
+
+
+def _machine(hardware: dict[str, Any]) -> str:
+    return ", ".join([*hardware["gpus"], hardware["processor"], f"{hardware['cores']} cores"])
 
 
 def _plain(value: Any, is_bytes: bool = False) -> str:

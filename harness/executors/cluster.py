@@ -68,8 +68,7 @@ def _connect(settings: RaySection) -> None:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
     if address is None:
-        # Ray listens on all addresses of the machine; who has not this token is turned away.
-        os.environ.setdefault("RAY_AUTH_MODE", "token")
+        # Ray listens on all addresses of the machine, and turns away who has not this token.
         os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
         options |= {"include_dashboard": False, "object_store_memory": OBJECTS}
     main = threading.current_thread() is threading.main_thread()
@@ -77,10 +76,12 @@ def _connect(settings: RaySection) -> None:
     try:
         ray.init(address or "local", **options)
     except (RayError, OSError, RuntimeError, ValueError) as error:
-        place = f"ray.address {address}" if address else "executor: ray"
         raise InputError(
-            f"{place}: no Ray cluster there ({_line(error)}); expected HOST:PORT of `ray start "
-            "--head`, and this machine among its nodes; or leave it out for workers on this machine"
+            f"ray.address {address}: no Ray cluster answers there ({_line(error)}); expected the "
+            "HOST:PORT of `ray start --head`, and this machine among its nodes"
+            if address
+            else f"executor ray: Ray cannot start on this machine ({_line(error)}); see "
+            "/tmp/ray/session_latest/logs, or use --executor local"
         ) from error
     finally:
         if main:  # Ray would end the program at once

@@ -150,8 +150,8 @@ class Worker:
     def _attempt(self, stage: str, fingerprint: str, record: dict[str, Any]) -> None:
         pipeline = self._pipeline or self._open()
         from .. import graph
+        from ..environment import hardware
         from ..folder.checksum import checksums
-        from ..latency.machine import hardware
 
         found = {node.name: node for node in graph.nodes(self._plan)}
         made = pipeline.stage(found[stage]) if stage in found else None
@@ -161,10 +161,11 @@ class Worker:
                 "medbench, recipes, data and models must be the same files on all machines, by the "
                 "same paths"
             )
+        print(f"{stage} on {socket.gethostname()}", flush=True)  # noqa: T201  (into the log)
         self._tell(stage, 0, 0)
         record["detail"] = made.work(partial(self._tell, stage))
         record["files"] = checksums(self._run, made.node.outputs)
-        record["machine"] = f"{socket.gethostname()}: {hardware(self._order.device)}"
+        record["hardware"] = hardware()
 
     def _tell(self, stage: str, done: int, total: int, note: str = "") -> None:
         """Put down how far *stage* is; nobody is the worse off where that cannot be written."""

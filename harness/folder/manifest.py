@@ -25,7 +25,7 @@ class Manifest:
     Attributes:
         status: ``running``, ``done`` or ``failed``.
         seconds: Wall time of the run, once it has ended.
-        stages: The record of each stage of the plan that was begun, in order.
+        stages: The record of each stage of the plan that was begun.
         kept: Finished stages of earlier plans in this folder.
     """
 
@@ -34,7 +34,7 @@ class Manifest:
     ) -> None:
         before = run.last_manifest() or {}
         known: dict[str, Record] = before.get("kept", {}) | before.get("stages", {})
-        self._run, self._lock = run, lock
+        self._run, self._lock, self._planned = run, lock, planned
         self.status = "running"
         self.seconds: float | None = None
         self.stages = {name: known[name] for name in planned if name in known}
@@ -86,7 +86,8 @@ class Manifest:
             "updated": now(),
             "seconds": self.seconds,
         }
-        stages = _block(self._lines.values())
+        lines = self._lines
+        stages = _block(lines[name] for name in self._planned if name in lines)
         text = (
             f'{{\n{_members(head)},\n{self._about},\n  "stages": {stages},\n'
             f'  "kept": {self._kept}\n}}\n'

@@ -27,6 +27,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from ...errors import InputError
+from ..environment import timed_on
 from ..folder.store import RunFolder, atomic_path
 from . import git
 
@@ -78,7 +79,7 @@ class BaselineInfo:
 def info_of_run(run: RunFolder, model: str) -> BaselineInfo:
     """What a baseline says of *model* in *run*."""
     manifest, results = run.manifest(), run.results()
-    environment = manifest["environment"]
+    environment = timed_on(manifest)
     return BaselineInfo(
         model=model,
         suite=manifest["suite"]["name"],

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from ...errors import InputError
+from ..environment import timed_on
 from .result import Status, Verdict
 from .rules import GateRules, LatencyRule, MemoryRule, ParityRule
 
@@ -48,7 +49,7 @@ def of_run(run: RunFolder, model: str) -> Measured:
     own = {name: detail for name, detail in stages.items() if model in name.split("/")[1:2]}
     return Measured(
         name=f"{run.path}:{model}",
-        hardware=manifest.get("environment") or {},
+        hardware=timed_on(manifest),
         latency=[row for row in run.results().get("latency", []) if row["model"] == model],
         parity={
             name.rsplit("/", 1)[1]: detail["parity"]
