@@ -51,12 +51,10 @@ def open_folder(path: Path, plan: Plan, *, fresh: bool) -> RunFolder:
             version, or is in use.
     """
     run = RunFolder(path)
-    if "://" in str(path) or str(path).partition("/")[0].endswith(
-        ":"
-    ):  # Path makes s3:/b of s3://b
+    if path.parts and path.parts[0].endswith(":"):  # what a Path makes of s3://bucket
         raise InputError(
-            f"--out {path}: a run folder lies on a file system, not behind a URL; mount the bucket, "
-            "or copy the folder there when the run is done"
+            f"--out {path}: a run folder lies on a file system, not behind a URL; mount what is "
+            "there, or copy the folder there when the run is done"
         )
     try:
         path.mkdir(parents=True, exist_ok=True)

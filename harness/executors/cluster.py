@@ -80,8 +80,8 @@ def _connect(settings: RaySection) -> None:
             f"ray.address {address}: no Ray cluster answers there ({_line(error)}); expected the "
             "HOST:PORT of `ray start --head`, and this machine among its nodes"
             if address
-            else f"executor ray: Ray cannot start on this machine ({_line(error)}); see "
-            "/tmp/ray/session_latest/logs, or use --executor local"
+            else f"executor ray: Ray cannot start on this machine ({_line(error)}); its logs are "
+            "in ray/session_latest/logs where temporary files lie; or use --executor local"
         ) from error
     finally:
         if main:  # Ray would end the program at once
