@@ -113,6 +113,7 @@ class Worker:
 
     def __init__(self, what: str, unit: str) -> None:
         self._order = Order(**json.loads(what))
+        os.environ.update(self._order.environment)
         self._run = Path(self._order.run)
         self._log, self._sign = self._run / log_of(unit), self._run / sign_of(unit)
         self._told = (-math.inf, "")
@@ -203,7 +204,6 @@ class Worker:
                 "it must lie on a file system that all machines of the cluster share"
             )
         os.chdir(what.folder)
-        os.environ.update(what.environment)
         self._stack.enter_context(quiet(self._log))
         if (have := versions()) != what.packages:
             raise StageError(_differing(here, have, what.packages))

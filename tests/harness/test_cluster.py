@@ -147,6 +147,34 @@ def at_work(out: Path, stage: str, process: subprocess.Popen[str]) -> dict[str, 
 
 
 @pytest.mark.slow
+def test_a_machine_of_a_cluster_is_lost(
+    alone: Path, command: Commander, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two nodes of Ray on this machine, with one core each, and then one node."""
+    from ray.cluster_utils import Cluster
+
+    monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
+    out = tmp_path / "R"
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1})
+    try:
+        second = cluster.add_node(num_cpus=1)
+        process = subprocess.Popen(
+            command(out, f"ray.address='{cluster.address}'"),
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=os.environ | QUIET,
+        )  # fmt: skip
+        at_work(out, "score/base/clinic_open", process)
+        at_work(out, "tune/tuned", process)
+        cluster.remove_node(second, allow_graceful=False)
+        said, wrong = process.communicate(timeout=400)
+        assert process.returncode == 0, said + wrong
+        assert "Ray: 2 machines, 2 cores" in said
+        assert said.count("again: its worker was lost (1 of 2)") == 1
+        same(alone, out)
+    finally:
+        cluster.shutdown()
+
+
+@pytest.mark.slow
 def test_a_stage_that_fails_by_itself_is_not_begun_again(
     command: Commander, tmp_path: Path
 ) -> None:
