@@ -9,11 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-import logging
 import os
-import secrets
-import signal
-import threading
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -32,11 +28,10 @@ from ..graph import Node, Unit
 from ..planning.plan import Plan
 from ..progress import Tick
 from ..quiet import quiet
+from . import machines
+from .machines import connect, one_line
 from .settings import RaySection
 from .worker import Worker, log_of, order, sign_of
-
-OBJECTS = 100 * 2**20
-"""Bytes for Ray's shared objects on a cluster of our own: nothing large goes through them."""
 
 POLL = 0.5
 """Seconds between two looks at what the workers are doing."""
@@ -54,50 +49,15 @@ def connected(plan: Plan) -> Iterator[Cluster]:
     """
     settings = plan.suite.ray
     with quiet(Path(os.devnull)):
-        _connect(settings)
+        connect(settings)
     try:
-        _check_room(settings, graph.units(graph.nodes(plan)))
+        for unit in graph.units(graph.nodes(plan)):
+            if lacking := machines.lacking(settings, unit):
+                raise InputError(f"executor ray: {lacking}")
         yield Cluster(settings)
     finally:
         with quiet(Path(os.devnull)):
             ray.shutdown()
-
-
-def _connect(settings: RaySection) -> None:
-    address = settings.address or os.environ.get("RAY_ADDRESS")
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
-    if address is None:
-        # Ray listens on all addresses of the machine, and turns away who has not this token.
-        os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
-        options |= {"include_dashboard": False, "object_store_memory": OBJECTS}
-    main = threading.current_thread() is threading.main_thread()
-    before = signal.getsignal(signal.SIGTERM)
-    try:
-        ray.init(address or "local", **options)
-    except (RayError, OSError, RuntimeError, ValueError) as error:
-        raise InputError(
-            f"ray.address {address}: no Ray cluster answers there ({_line(error)}); expected the "
-            "HOST:PORT of `ray start --head`, and this machine among its nodes"
-            if address
-            else f"executor ray: Ray cannot start on this machine ({_line(error)}); its logs are "
-            "in ray/session_latest/logs where temporary files lie; or use --executor local"
-        ) from error
-    finally:
-        if main:  # Ray would end the program at once
-            signal.signal(signal.SIGTERM, before)
-
-
-def _check_room(settings: RaySection, units: list[Unit]) -> None:
-    machines = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-    for unit in units:
-        wanted = {"CPU": settings.cpus, "GPU": unit.gpus}
-        if not any(all(has.get(k, 0) >= n for k, n in wanted.items()) for has in machines):
-            there = "; ".join(f"{m.get('CPU', 0):g} and {m.get('GPU', 0):g}" for m in machines)
-            raise InputError(
-                f"executor ray: {unit.name} needs {settings.cpus} cores (ray.cpus) and "
-                f"{unit.gpus} GPUs on one machine, the cluster's have {there}"
-            )
 
 
 @dataclass
@@ -126,12 +86,7 @@ class Cluster:
 
     @property
     def extent(self) -> str:
-        has = ray.cluster_resources()
-        machines = sum(node["Alive"] for node in ray.nodes())
-        return (
-            f", Ray: {machines} {'machine' if machines == 1 else 'machines'}, "
-            f"{has.get('CPU', 0):g} cores, {has.get('GPU', 0):g} GPUs"
-        )
+        return f", Ray: {machines.words()}"
 
     def carry_out(self, plan: Plan, book: Book) -> None:
         Walk(plan, book, self._settings).through()
@@ -167,7 +122,7 @@ class Walk:
         except BaseException as error:
             self._abandon(str(error) or type(error).__name__)
             if isinstance(error, RayError):
-                raise StageError(f"the Ray cluster failed: {_line(error)}") from error
+                raise StageError(f"the Ray cluster failed: {one_line(error)}") from error
             raise
         self._book.run.sweep()  # what lost workers left half done
         if self._failure:
@@ -194,7 +149,7 @@ class Walk:
     def _worker(self, unit: Unit) -> Any:
         options: dict[str, Any] = {"num_cpus": self._settings.cpus, "num_gpus": unit.gpus}
         if unit.alone:
-            machine = _machine(unit.gpus)
+            machine = machines.timing(unit.gpus)
             options["num_cpus"] = machine["Resources"]["CPU"]
             options["scheduling_strategy"] = NodeAffinitySchedulingStrategy(
                 machine["NodeID"], soft=False
@@ -251,18 +206,19 @@ class Walk:
         """Begin again what a lost worker was at."""
         node, record = one.left[0]
         one.lost += 1
-        broken = getattr(error, "actor_init_failed", False)
-        if broken or one.lost > self._settings.retries:
+        why = one_line(error)
+        if getattr(error, "actor_init_failed", False):
+            why = f"it could not start ({why})"
+        elif one.lost <= self._settings.retries:
+            why = machines.lacking(self._settings, one.unit) or ""
+        if why or self._failure:
             self._begun(one)
-            times = "could not start" if broken else f"was lost, {one.lost} times"
-            record |= {"status": "failed", "error": _line(error)}
+            record |= {"status": "failed", "error": why or "its worker was lost"}
             self._book.manifest.record(node.name, record)
-            told = (
-                f"{node.name}: its worker {times} ({_line(error)}); see "
-                f"{self._book.run / log_of(one.unit.name)}"
-            )
-            self._fail(node, record, StageError, told)
-        elif not self._failure:
+            told = f"{node.name}: its worker was lost, {one.lost} times: {why}; see "
+            log = self._book.run / log_of(one.unit.name)
+            self._fail(node, record, StageError, f"{told}{log}")
+        else:
             record["redone"] = f"its worker was lost ({one.lost} of {self._settings.retries})"
             one.worker = self._worker(one.unit)
             self._advance(one)
@@ -283,20 +239,3 @@ class Walk:
         with contextlib.suppress(RayError):
             references = list(self._running)
             ray.wait(references, num_returns=len(references), timeout=LAST)
-
-
-def _machine(gpus: int) -> dict[str, Any]:
-    """The machine on which all latencies are measured: this one where it will do."""
-    here = ray.get_runtime_context().get_node_id()
-    fit = [
-        node
-        for node in ray.nodes()
-        if node["Alive"] and node["Resources"].get("GPU", 0) >= gpus and "CPU" in node["Resources"]
-    ]
-    return min(fit, key=lambda node: (node["NodeID"] != here, node["NodeManagerHostname"]))
-
-
-def _line(error: Exception) -> str:
-    """The first that *error* says, without Ray's explanations."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return " ".join((lines or [type(error).__name__])[0].split())[:300]

@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any
 from ...errors import MedbenchError, StageError
 
 if TYPE_CHECKING:
+    from ..graph import Node
     from ..pipeline import Pipeline
     from ..planning.plan import Plan
 
@@ -117,7 +118,7 @@ class Worker:
         self._run = Path(self._order.run)
         self._log, self._sign = self._run / log_of(unit), self._run / sign_of(unit)
         self._told = (-math.inf, "")
-        self._plan: Plan
+        self._nodes: dict[str, Node] = {}
         self._pipeline: Pipeline | None = None
         self._stack = contextlib.ExitStack()
 
@@ -150,12 +151,10 @@ class Worker:
 
     def _attempt(self, stage: str, fingerprint: str, record: dict[str, Any]) -> None:
         pipeline = self._pipeline or self._open()
-        from .. import graph
         from ..environment import hardware
         from ..folder.checksum import checksums
 
-        found = {node.name: node for node in graph.nodes(self._plan)}
-        made = pipeline.stage(found[stage]) if stage in found else None
+        made = pipeline.stage(self._nodes[stage]) if stage in self._nodes else None
         if made is None or made.fingerprint != fingerprint:
             raise StageError(
                 f"{stage}: {socket.gethostname()} would do something else than was planned; "
@@ -207,15 +206,17 @@ class Worker:
         self._stack.enter_context(quiet(self._log))
         if (have := versions()) != what.packages:
             raise StageError(_differing(here, have, what.packages))
+        from .. import graph
         from ..pipeline import Pipeline
         from ..ranks import Ranks
 
         Ranks().connect(what.device)
         try:
-            self._plan = plan_of(what)
+            plan = plan_of(what)
         except MedbenchError as error:
             raise type(error)(f"on {here}: {error}") from error
-        self._pipeline = Pipeline(self._plan, run)
+        self._nodes = {node.name: node for node in graph.nodes(plan)}
+        self._pipeline = Pipeline(plan, run)
         return self._pipeline
 
 
