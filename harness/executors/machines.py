@@ -40,8 +40,8 @@ def connect(settings: RaySection) -> None:
     except (RayError, OSError, RuntimeError, ValueError) as error:
         why = one_line(error)
         raise InputError(
-            f"ray.address {address}: no Ray cluster answers there ({why}); expected the HOST:PORT of "
-            "`ray start --head`, and this machine among its nodes"
+            f"ray.address {address}: no Ray cluster answers there ({why}); expected the HOST:PORT "
+            "of `ray start --head`, and this machine among its nodes"
             if address
             else f"executor ray: Ray cannot start on this machine ({why}); its logs are in "
             "ray/session_latest/logs where temporary files lie; or use --executor local"
