@@ -6,6 +6,7 @@ import logging
 import os
 import secrets
 import signal
+import socket
 import threading
 from typing import Any
 
@@ -18,6 +19,9 @@ from .settings import RaySection
 
 OBJECTS = 100 * 2**20
 """Bytes for Ray's shared objects on a cluster of our own: nothing large goes through them."""
+
+PATIENCE = 10.0
+"""Seconds in which a cluster must take a connection."""
 
 
 def connect(settings: RaySection) -> None:
@@ -36,6 +40,8 @@ def connect(settings: RaySection) -> None:
     main = threading.current_thread() is threading.main_thread()
     before = signal.getsignal(signal.SIGTERM)
     try:
+        if address and address != "auto":
+            _knock(address)  # Ray would try for minutes
         ray.init(address or "local", **options)
     except (RayError, OSError, RuntimeError, ValueError) as error:
         why = one_line(error)
@@ -49,6 +55,11 @@ def connect(settings: RaySection) -> None:
     finally:
         if main:  # Ray would end the program at once
             signal.signal(signal.SIGTERM, before)
+
+
+def _knock(address: str) -> None:
+    host, _, port = address.rpartition(":")
+    socket.create_connection((host.strip("[]"), int(port)), timeout=PATIENCE).close()
 
 
 def words() -> str:

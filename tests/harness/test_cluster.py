@@ -235,6 +235,15 @@ def test_latency_is_measured_when_all_else_is_done(command: Commander, tmp_path:
     assert set(RunFolder(out).timings()["model"]) == {"base", "tuned"}
 
 
+@pytest.mark.parametrize("address", ["127.0.0.1:1", "nowhere", "ray://127.0.0.1:1"])
+def test_a_cluster_that_is_not_there_is_said_at_once(address: str) -> None:
+    from medbench.harness.executors import machines
+    from medbench.harness.executors.settings import RaySection
+
+    with pytest.raises(InputError, match=rf"ray.address {address}: no Ray cluster answers there"):
+        machines.connect(RaySection(address=address))
+
+
 def test_without_ray_nothing_starts(monkeypatch: pytest.MonkeyPatch) -> None:
     from medbench.harness.planning.preflight import preflight
 
