@@ -36,6 +36,7 @@ def connect(settings: RaySection) -> None:
     if address is None:
         # Ray listens on all addresses of the machine, and turns away who has not this token.
         os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
+        os.environ.setdefault("RAY_worker_niceness", "0")  # as the executor local has it
         options |= {"include_dashboard": False, "object_store_memory": OBJECTS}
     main = threading.current_thread() is threading.main_thread()
     before = signal.getsignal(signal.SIGTERM)
