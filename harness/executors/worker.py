@@ -174,7 +174,7 @@ class Worker:
         at, last = self._told
         if stage == last and time.monotonic() - at < EVERY and done < total:
             return
-        self._told = time.monotonic(), stage
+        self._told = time.monotonic() if done else -math.inf, stage
         sign = {"stage": stage, "done": done, "total": total, "note": note, "pid": os.getpid()}
         with contextlib.suppress(OSError), atomic_path(self._sign, sync=False) as draft:
             draft.write_text(json.dumps(sign), "utf-8")
