@@ -22,23 +22,30 @@ class Stopped(KeyboardInterrupt):
 def stopped_in_order() -> Iterator[None]:
     """Raise :class:`Stopped` in this block at the first SIGINT or SIGTERM.
 
-    Further ones are ignored until the block ends, so that they do not disturb the tidying up.
+    Further ones are ignored until the block ends, so that they do not disturb the tidying up. A
+    library that waits in C++ may make a KeyboardInterrupt of its own of it; what is raised is ours.
     """
     if threading.current_thread() is not threading.main_thread():
         yield  # a library user's thread: signals are the program's own
         return
     wanted = (signal.SIGINT, signal.SIGTERM)
+    heard: list[Stopped] = []
     before = {number: signal.getsignal(number) for number in wanted}
 
     def stop(number: int, frame: FrameType | None) -> NoReturn:
         for one in wanted:
             signal.signal(one, signal.SIG_IGN)
-        raise Stopped(number)
+        heard.append(Stopped(number))
+        raise heard[0]
 
     for number in wanted:
         signal.signal(number, stop)
     try:
         yield
+    except KeyboardInterrupt:
+        if heard:
+            raise heard[0] from None
+        raise
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
