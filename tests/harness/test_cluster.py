@@ -181,13 +181,13 @@ def test_a_stage_that_fails_by_itself_is_not_begun_again(
     """What is at work beside it is let finish, and nothing new is begun."""
     out = tmp_path / "R"
     room = "prompt.max_tokens=100000"  # more than the model's context
-    done = ran(command(out, "tasks=[clinic_text, clinic_response]", room))
+    done = ran(command(out, "tasks=[clinic_text, clinic_open]", room))
     assert done.returncode == 1
     assert "leaves no room for the question" in done.stderr
     assert "✗" in done.stdout
     stages = RunFolder(out).manifest()["stages"]
     assert stages["score/base/clinic_text"]["status"] == "done"
-    assert stages["score/base/clinic_response"]["status"] == "failed"
+    assert stages["score/base/clinic_open"]["status"] == "failed"
     assert stages["overlap"]["status"] == "done"
     assert "score/tuned/clinic_text" not in stages
 
