@@ -63,7 +63,7 @@ def command(recipe: Path) -> Commander:
 
 def ran(command: list[str]) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        command, capture_output=True, text=True, check=False, env=os.environ | QUIET, timeout=400
+        command, capture_output=True, text=True, check=False, env=os.environ | QUIET, timeout=900
     )
 
 
@@ -103,7 +103,7 @@ def test_one_of_two_workers_is_killed_in_the_middle_of_a_stage(
     process = started(command(out))
     sign = at_work(out, stage, process)
     os.kill(sign["pid"], signal.SIGKILL)
-    said, wrong = process.communicate(timeout=400)
+    said, wrong = process.communicate(timeout=900)
     assert process.returncode == 0, said + wrong
     assert 0 < sign["done"] < sign["total"]
     assert said.count("again: its worker was lost (1 of 2)") == 1
@@ -165,7 +165,7 @@ def test_a_machine_of_a_cluster_is_lost(
         process = started(command(out, f"ray.address='{cluster.address}'"))
         at_work(out, "score/base/clinic_text", process)
         cluster.remove_node(second, allow_graceful=False)
-        said, wrong = process.communicate(timeout=400)
+        said, wrong = process.communicate(timeout=900)
         assert process.returncode == 0, said + wrong
         assert "Ray: 2 machines, 2 cores" in said
         assert said.count("again: its worker was lost (1 of 2)") == 1
@@ -201,7 +201,7 @@ def test_a_signal_ends_the_workers_as_well(
     process = started(command(out))
     worker = at_work(out, "tune/tuned", process)["pid"]
     process.send_signal(number)
-    said, _ = process.communicate(timeout=120)
+    said, _ = process.communicate(timeout=300)
     assert process.returncode == code, said
     assert "to go on:" in said
     assert not Path(f"/proc/{worker}").exists()
