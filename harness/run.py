@@ -125,6 +125,7 @@ def _execute(plan: Plan, book: Book, executor: Executor) -> None:
         with contextlib.suppress(MedbenchError, OSError):
             derive(plan, run, book.done)
         with contextlib.suppress(MedbenchError):
+            manifest.give_up(str(error) or type(error).__name__)
             manifest.end("failed", time.monotonic() - started)
         if isinstance(error, OSError) and (told := explain_unwritable(error, run.path)):
             raise told from error

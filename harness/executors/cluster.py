@@ -120,7 +120,7 @@ class Walk:
                     self._settle(reference)
                 self._start()
         except BaseException as error:
-            self._abandon(str(error) or type(error).__name__)
+            self._abandon()
             if isinstance(error, RayError):
                 raise StageError(f"the Ray cluster failed: {one_line(error)}") from error
             raise
@@ -210,10 +210,11 @@ class Walk:
         if getattr(error, "actor_init_failed", False):
             why = f"it could not start ({why})"
         elif one.lost <= self._settings.retries:
-            why = machines.lacking(self._settings, one.unit) or ""
-        if why or self._failure:
+            after = "another stage has failed" if self._failure else ""
+            why = machines.lacking(self._settings, one.unit) or after
+        if why:
             self._begun(one)
-            record |= {"status": "failed", "error": why or "its worker was lost"}
+            record |= {"status": "failed", "error": f"its worker was lost: {why}"}
             self._book.manifest.record(node.name, record)
             told = f"{node.name}: its worker was lost, {one.lost} times: {why}; see "
             log = self._book.run / log_of(one.unit.name)
@@ -227,15 +228,11 @@ class Walk:
         self._book.watcher.end(node.name, record["seconds"], {"failed": told})
         self._failure = self._failure or kind(told)
 
-    def _abandon(self, why: str) -> None:
-        """End all workers, and say so of the stages that they were at."""
+    def _abandon(self) -> None:
+        """End all workers, and wait until they are gone."""
         for one in self._running.values():
             ray.kill(one.worker)
-        for one in self._running.values():
-            node, record = one.left[0]
             (self._book.run / sign_of(one.unit.name)).unlink(missing_ok=True)
-            if one.tick is not None:
-                self._book.manifest.record(node.name, record | {"status": "failed", "error": why})
         with contextlib.suppress(RayError):
             references = list(self._running)
             ray.wait(references, num_returns=len(references), timeout=LAST)

@@ -56,7 +56,7 @@ class Manifest:
         self.save(sync=record["status"] != "running")
 
     def give_up(self, message: str) -> None:
-        """Leave a file that says what has ended the run, of which another process failed."""
+        """Leave a file that says what has ended the run, also of stages that still ran."""
         self.status = "failed"
         for name, record in self.stages.items():
             if record["status"] == "running":
