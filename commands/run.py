@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, TextIO, get_args
 
 import typer
 
-from ..errors import MedbenchError
+from ..errors import InputError, MedbenchError
 from . import options
 
 if TYPE_CHECKING:
