@@ -54,9 +54,9 @@ def test_a_sweep_over_ranks_is_one_run_over_one_base(
     load = models.load_base
 
     def counted(kind: str) -> Any:
-        def load_base(spec: Any, device: str) -> Any:
+        def load_base(spec: Any, device: str, **options: Any) -> Any:
             loaded[kind].append(spec.quantization)
-            return load(spec, device)
+            return load(spec, device, **options)
 
         return load_base
 

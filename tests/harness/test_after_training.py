@@ -128,9 +128,9 @@ def test_one_base_is_loaded_for_all(finished: Path, monkeypatch: pytest.MonkeyPa
     loads: list[object] = []
     real = models.load_base
 
-    def counted(*arguments: Any) -> Any:
+    def counted(*arguments: Any, **options: Any) -> Any:
         loads.append(arguments)
-        return real(*arguments)
+        return real(*arguments, **options)
 
     monkeypatch.setattr(models, "load_base", counted)
     run = RunFolder(finished)
