@@ -15,7 +15,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
-from scipy import stats as distributions
 
 from ...errors import InputError
 from ..comparing.comparison import ACCURACY, HIGHER_IS_BETTER
@@ -117,10 +116,12 @@ def floor(task: str, samples: pd.DataFrame, limit: float, confidence: float) -> 
     n = samples["cluster"].nunique()
     value = float(samples["score"].sum() / samples["weight"].sum())
     if n == len(samples) and bool(np.isin(samples["score"], (0, 1)).all()):
+        from scipy.stats import binom, binomtest  # late: it takes most of a second
+
         right = int(samples["score"].sum())
-        ends = distributions.binomtest(right, n).proportion_ci(2 * confidence - 1, method="exact")
+        ends = binomtest(right, n).proportion_ci(2 * confidence - 1, method="exact")
         low, high = float(ends.low), float(ends.high)
-        p = float(distributions.binom.cdf(right, n, limit))
+        p = float(binom.cdf(right, n, limit))
         sd = math.sqrt(value * (1 - value))
     else:
         bounds = stats.one_sided(pairs, 0.0, confidence)

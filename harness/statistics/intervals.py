@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import numpy as np
 import numpy.typing as npt
-from scipy import stats
 
 Array = npt.NDArray[np.float64]
 
@@ -94,8 +93,3 @@ def unseen(value: float, n: int, reach: float, level: float) -> tuple[float, flo
     share = 1 - level ** (1 / n)
     reach = max(reach, abs(value))
     return value - share * (value + reach), value + share * (reach - value)
-
-
-def t_quantile(n: int, tail: float) -> float:
-    """Quantile of the t distribution of a mean of *n* values that leaves *tail* above it."""
-    return float(stats.t.isf(tail, n - 1))

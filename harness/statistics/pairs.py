@@ -12,10 +12,10 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-from scipy import stats
 
 from ...errors import InputError
-from .intervals import t_quantile, tango, tango_z, unseen
+from .distributions import normal_above, normal_quantile, t_above, t_quantile
+from .intervals import tango, tango_z, unseen
 
 ACCURACY = "acc"
 
@@ -101,13 +101,13 @@ class Pairs:
     def bounds(self, tail: float, correction: float = 0.0) -> tuple[float, float]:
         """Lower and upper bound of the difference, each missed with probability *tail*."""
         if self.discordant:
-            lower, upper = tango(*self.discordant, self.n, float(stats.norm.isf(tail)), correction)
+            lower, upper = tango(*self.discordant, self.n, normal_quantile(tail), correction)
             return float(lower), float(upper)
         if self._unknown:
             return math.nan, math.nan
         if self.flat:
             return unseen(self.difference, self.n, self.reach, tail)
-        half = t_quantile(self.n, tail) * self.stderr
+        half = t_quantile(tail, self.n - 1) * self.stderr
         low, high = self.difference - half, self.difference + half
         return (max(-1.0, low), min(1.0, high)) if self.bounded else (low, high)
 
@@ -115,14 +115,14 @@ class Pairs:
         """The p values of "the difference is not above δ" and of "it is not below δ"."""
         if self.discordant:
             down, up = tango_z(*self.discordant, self.n, delta, correction=1.0)
-            return float(stats.norm.sf(down)), float(stats.norm.cdf(up))
+            return normal_above(float(down)), normal_above(-float(up))
         if self._unknown:
             return math.nan, math.nan
         away = self.difference - delta
         if self.flat:
             return self._flat_tail(away, 1), self._flat_tail(-away, -1)
         t = away / self.stderr
-        return float(stats.t.sf(t, self.n - 1)), float(stats.t.cdf(t, self.n - 1))
+        return t_above(t, self.n - 1), t_above(-t, self.n - 1)
 
     @property
     def _unknown(self) -> bool:

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 import pandas as pd
-from scipy import stats
 
+from .distributions import normal_quantile
 from .stats import Spread, spread
 
 Sides = Literal[1, 2]
@@ -107,7 +107,7 @@ def noise_floor(samples: pd.DataFrame, repeat: str = "order") -> NoiseFloor | No
     if n == 0:
         return None
     sd = math.sqrt(2 * float(table.var(axis=1, ddof=1).mean()))
-    floor = float(stats.norm.isf(0.025)) * sd / math.sqrt(n)
+    floor = normal_quantile(0.025) * sd / math.sqrt(n)
     return NoiseFloor(repeats, n, float(table.mean().std(ddof=1)), sd, floor)
 
 
@@ -119,7 +119,7 @@ def _detectable(found: Spread, n: int, reach: float) -> float:
 
 
 def _reach(power: float, alpha: float, sides: Sides) -> float:
-    return float(stats.norm.isf(alpha / sides) + stats.norm.ppf(power))
+    return normal_quantile(alpha / sides) + normal_quantile(1 - power)
 
 
 def _spread(pairs: pd.DataFrame | Spread | float) -> Spread:

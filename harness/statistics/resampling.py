@@ -13,7 +13,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from scipy import signal, stats
 
 Array = npt.NDArray[np.float64]
 
@@ -105,6 +104,8 @@ def _exact(moved: npt.NDArray[np.int64]) -> float:
     With n_k differences of size k the sum is Σ k·(2·B_k − n_k), B_k ~ Binomial(n_k, ½): a
     convolution of binomials, one for each size.
     """
+    from scipy import signal, stats  # late: it takes most of a second
+
     whole = np.ones(1)
     for size, count in zip(*np.unique(np.abs(moved), return_counts=True), strict=True):
         spread = np.zeros(size * count + 1)

@@ -20,9 +20,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import pandas as pd
-from scipy import stats
 
-from .intervals import t_quantile, wilson
+from .distributions import coin, normal_quantile, t_quantile
+from .intervals import wilson
 from .pairs import ACCURACY, Pairs, Ratio, clusters, numbers, weights
 from .resampling import sign_flip
 
@@ -136,12 +136,12 @@ def summarise(samples: pd.DataFrame) -> Score:
     if n == 0:
         low = high = math.nan
     elif samples["metric"].iloc[0] == ACCURACY:
-        z = float(stats.norm.isf((1 - CONFIDENCE) / 2))
+        z = normal_quantile((1 - CONFIDENCE) / 2)
         low, high = wilson(value, _effective(value, stderr, n, len(samples), z), z)
     elif n == 1:
         low = high = math.nan
     else:
-        reach = t_quantile(n, (1 - CONFIDENCE) / 2) * stderr
+        reach = t_quantile((1 - CONFIDENCE) / 2, n - 1) * stderr
         low, high = value - reach, value + reach
     shares = samples[["unparsed", "truncated"]].mean()
     return Score(value, stderr, low, high, n, float(shares["unparsed"]), float(shares["truncated"]))
@@ -186,7 +186,7 @@ def compare(pairs: pd.DataFrame, confidence: float = CONFIDENCE) -> Paired:
     if table.discordant:
         only_a, only_b = table.discordant
         moved = only_a + only_b
-        p, test = float(stats.binomtest(only_a, moved).pvalue) if moved else 1.0, "exact McNemar"
+        p, test = coin(only_a, moved), "exact McNemar"
     elif table.n == 0:
         p, test = math.nan, "sign flip"
     else:
@@ -266,5 +266,5 @@ def _effective(value: float, stderr: float, n: int, rows: int, z: float) -> floa
         return n
     if stderr == 0:
         return rows
-    trials = value * (1 - value) / stderr**2 * (z / t_quantile(n, (1 - CONFIDENCE) / 2)) ** 2
+    trials = value * (1 - value) / stderr**2 * (z / t_quantile((1 - CONFIDENCE) / 2, n - 1)) ** 2
     return min(rows, trials)

@@ -8,8 +8,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from scipy.stats import binomtest
-
 from .find import Found
 
 REWRITTEN = 99
@@ -92,5 +90,7 @@ def statement(found: Found, against: str = "training rows") -> str:
 
 
 def _wilson(count: int, of: int) -> tuple[float, float]:
+    from scipy.stats import binomtest  # late: it takes most of a second
+
     ends = binomtest(count, of).proportion_ci(CONFIDENCE, method="wilson")
     return float(ends.low), float(ends.high)
