@@ -1,8 +1,8 @@
 """The lm-eval model over an ONNX export: every task, asked of the graph that is deployed.
 
 Words, tokens, windows, truncation and stop strings are those of the torch model's scorer
-(scorer.py), by inheritance; only the forward pass is another. Log-likelihoods come from the
-requests' trie (onnx_engine.py), generation from greedy steps over a batch of right-padded prompts.
+(scorer/lm.py), by inheritance; only the forward pass is another. Log-likelihoods come from the
+requests' trie (engine.py), generation from greedy steps over a batch of right-padded prompts.
 """
 
 from __future__ import annotations
