@@ -49,7 +49,7 @@ class ModelSpec(Section):
     read from it.
 
     Attributes:
-        backend: What runs it: ``medbench``, or an lm-eval back end (backends.py).
+        backend: What runs it: ``medbench``, or an lm-eval back end (models/backends.py).
         args: What lm-eval's class for that back end gets besides; never a key.
         key_env: The environment variable that holds an endpoint's key; OPENAI_API_KEY when None.
         of: The model that was exported.

@@ -43,7 +43,7 @@ class Engine:
 
 
 class Stepper(Protocol):
-    """A decoder with its cache: what :class:`.ort.OrtModel` and torch have in common."""
+    """A decoder with its cache: what :class:`..ort.runtime.OrtModel` and torch have in common."""
 
     def reset(self) -> None: ...
     def prefill(self, ids: torch.Tensor) -> torch.Tensor: ...

@@ -1,6 +1,6 @@
 """An exported decoder run by plain ONNX Runtime, on the CPU or on CUDA.
 
-An export (see :mod:`.export`) says in its ``genai_config.json`` which kind of cache it has. The
+An export (see :mod:`..export`) says in its ``genai_config.json`` which kind of cache it has. The
 Model Builder fuses attention and cache into GroupQueryAttention nodes, and the keys and values grow
 **in place**; a graph of torch.onnx returns them longer at every step (cache.py).
 

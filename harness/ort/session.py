@@ -1,4 +1,4 @@
-"""The plain session under :class:`.ort.OrtModel`: on the device asked for, or an error."""
+"""The plain session under :class:`.runtime.OrtModel`: on the device asked for, or an error."""
 
 from __future__ import annotations
 

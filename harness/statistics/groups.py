@@ -16,7 +16,7 @@ from .pooling import clusters, pool
 Tables = dict[tuple[str, str], pd.DataFrame]
 """Samples by (task, model)."""
 Pairs = dict[tuple[str, str, str], pd.DataFrame]
-"""Pairs of base and tuned (join.py) by (task, base, tuned)."""
+"""Pairs of base and tuned (comparing/join.py) by (task, base, tuned)."""
 
 
 def group_scores(names: Iterable[str], tables: Tables, pairs: Pairs) -> dict[str, dict[str, Any]]:
