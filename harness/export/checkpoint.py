@@ -14,6 +14,8 @@ the config allows: at 131,072 positions it would outweigh a small model several 
 # Position encodings exported right. Of the others the builder (0.18) silently drops the scaling for
 # Llama (linear and YaRN: logits wrong by more than their own size).
 _BUILT_ROPE = ("default", "llama3")
+# Of the models whose RoPE differs by the kind of layer it reads Gemma 4 alone.
+_BUILT_BY_LAYER = "gemma4"
 # With the rest the angles depend on the length of the text, and a trace has one length.
 _TRACED_ROPE = (*_BUILT_ROPE, "linear", "yarn")
 
@@ -43,9 +45,11 @@ def read(model_dir: Path, trust_remote_code: bool) -> Any:
 
 def builder_lacks(config: Any) -> str | None:
     """Why the Model Builder (0.18) cannot export such a model right; None: it may know it."""
-    scaling = _rope(config)
-    if scaling not in _BUILT_ROPE:
-        return f"it would drop RoPE scaling {scaling!r}"
+    scalings = _ropes(config)
+    if len(scalings) == 1 and scalings[0] not in _BUILT_ROPE:
+        return f"it would drop RoPE scaling {scalings[0]!r}"
+    if len(scalings) > 1 and not config.model_type.startswith(_BUILT_BY_LAYER):
+        return "it reads one RoPE for all layers, and this model has one for each kind of them"
     window = getattr(config, "sliding_window", None)
     if (
         window
@@ -63,9 +67,12 @@ def builder_lacks(config: Any) -> str | None:
 
 def trace_lacks(config: Any) -> str | None:
     """Why a graph traced by torch.onnx would be wrong; None: it is compared with torch anyhow."""
-    scaling = _rope(config)
-    if scaling not in _TRACED_ROPE:
-        return f"RoPE scaling {scaling!r} depends on the length of the text, a trace has one length"
+    for scaling in _ropes(config):
+        if scaling not in _TRACED_ROPE:
+            return (
+                f"RoPE scaling {scaling!r} depends on the length of the text, a trace has one "
+                "length"
+            )
     if getattr(config, "is_encoder_decoder", False):
         return "it is an encoder with a decoder"
     return None
@@ -79,6 +86,8 @@ def context(config: Any) -> int:
     return MAX_POSITIONS
 
 
-def _rope(config: Any) -> str:
-    kind = (getattr(config, "rope_parameters", None) or {}).get("rope_type", "default")
-    return str(kind)
+def _ropes(config: Any) -> list[str]:
+    """How rotary angles are scaled; several where kinds of layers differ, as Gemma 3's do."""
+    found = getattr(config, "rope_parameters", None) or {}
+    by_layer = [one for one in found.values() if isinstance(one, dict)]
+    return [str(one.get("rope_type", "default")) for one in by_layer or [found]]

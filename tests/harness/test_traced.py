@@ -329,6 +329,18 @@ YARN = {
     "original_max_position_embeddings": 64,
 }
 
+# As MedGemma 27B has it: one layer in six sees everything, its positions stretched.
+GEMMA3: dict[str, Any] = {
+    "num_hidden_layers": 6,
+    "head_dim": 8,
+    "query_pre_attn_scalar": 8,
+    "sliding_window": 16,
+    "rope_parameters": {
+        "sliding_attention": {"rope_type": "default", "rope_theta": 10_000.0},
+        "full_attention": {"rope_type": "linear", "rope_theta": 1_000_000.0, "factor": 8.0},
+    },
+}
+
 
 @pytest.mark.parametrize(
     ("kind", "changed"),
@@ -336,6 +348,7 @@ YARN = {
         ("llama", {"rope_parameters": YARN}),
         pytest.param("mistral", {"sliding_window": 16}, marks=pytest.mark.slow),
         ("biogpt", {"num_key_value_heads": None}),
+        ("gemma3_text", GEMMA3),
     ],
 )
 def test_what_the_builder_gets_wrong_or_does_not_know_is_compared_with_torch(
@@ -344,6 +357,9 @@ def test_what_the_builder_gets_wrong_or_does_not_know_is_compared_with_torch(
     torch.manual_seed(1)
     source = save(tmp_path / "model", of(kind, **changed))
     out = tmp_path / "draft" / "onnx"
+    config = checkpoint.read(source, trust_remote_code=False)
+    assert (checkpoint.builder_lacks(config) is None) == (kind == "biogpt"), "not known by a flag"
+    assert checkpoint.trace_lacks(config) is None
 
     assert tracer.main(str(source), str(out), "fp32", "cpu", "false") == 0
 
