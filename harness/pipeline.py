@@ -63,12 +63,12 @@ class Pipeline:
         self._depends = Depends(plan, run)
         self._adapters = self._depends.adapters
         self._judging: Judge | None = None
-        exports = {
+        self._exports = {
             name: run / export_folder(spec.of, spec.onnx)
             for name in plan.models
             if (spec := plan.spec(name)).of and spec.onnx
         }
-        self._pool = ScoringPool(plan.suite.models, self._adapters, plan.device, exports)
+        self._pool = ScoringPool(plan.suite.models, self._adapters, plan.device, self._exports)
 
     def close(self) -> None:
         self._judging = None
@@ -126,13 +126,13 @@ class Pipeline:
         suite = self._plan.suite
         (part,) = node.outputs
         backend = self._plan.backend(name)
-        journal = Journal(self._run / str(node.scratch) / self._depends.fingerprint(node))
 
         def work(tick: Tick) -> dict[str, Any]:
             from ..tasks import datasets
             from .evaluate import Asking, score
             from .models.answered import answered
 
+            journal = self._journal(node, self._adapters.get(name) or self._exports.get(name))
             asking = Asking(suite.limit, suite.orders, self._plan.prompt(name), backend.chat)
             with (
                 self._pool.use(name, suite.batch_size) as lm,
@@ -157,11 +157,11 @@ class Pipeline:
         section = self._plan.suite.judge
         assert section is not None  # noqa: S101  (a stage of a suite with a judge)
         (part,) = node.outputs
-        journal = Journal(self._run / str(node.scratch) / self._depends.fingerprint(node))
 
         def work(tick: Tick) -> dict[str, Any]:
             from .judge import judgements, make_judge
 
+            journal = self._journal(node)
             if self._judging is None:
                 self.close()
                 self._judging = make_judge(section, self._plan.device)
@@ -171,6 +171,16 @@ class Pipeline:
             return {"verdicts": table["verdict"].value_counts().to_dict()}
 
         return work
+
+    def _journal(self, node: Node, weights: Path | None = None) -> Journal:
+        """What is known of a stage that is not done.
+
+        Args:
+            node: The stage; answers of another fingerprint are not its own.
+            weights: What was made in this run and answers: made again, on a GPU, it is another one.
+        """
+        made = fingerprint.of_path(weights) if weights else ""
+        return Journal(self._run / str(node.scratch) / self._depends.fingerprint(node) / made)
 
     def _merge(self, node: Node) -> Work:
         plan, name = self._plan, node.model

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -481,3 +482,45 @@ def test_answers_of_another_model_are_not_taken(
     assert run(tmp_path / "R", str(model))["answered_before"] == 0
     assert sum(heard) == undisturbed[1]
     assert not (tmp_path / "R" / PARTS).exists(), "nor are they kept"
+
+
+def test_answers_of_an_adapter_that_was_tuned_again_are_not_taken(
+    heard: list[int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a GPU the same recipe gives other weights the second time; here another seed does."""
+    from peft import LoraConfig, get_peft_model
+
+    from medbench.finetune import train
+    from medbench.harness.models.load import load_base
+
+    seeds = iter((1, 2))
+
+    def tune(job: train.Job, tick: Any) -> dict[str, Any]:
+        torch.manual_seed(next(seeds))
+        base, _ = load_base(job.base, "cpu")
+        config = LoraConfig(r=2, target_modules=["q_proj"], init_lora_weights=False)
+        get_peft_model(base, config).save_pretrained(job.out)
+        return {}
+
+    monkeypatch.setattr(train, "tune", tune)
+    plan = make_plan(
+        load_suite("quickstart", ["latency=null"]),
+        models="tuned", tasks="clinic_text", device="cpu", command="test",
+    )  # fmt: skip
+    task, out, watch = "score/tuned/clinic_text", tmp_path / "R", Watch()
+    with pytest.MonkeyPatch.context() as patch:
+        ask = PackedLM.loglikelihood
+
+        def interrupted(self: PackedLM, requests: list[Any], **options: Any) -> Any:
+            if len(heard) == 3:
+                raise KeyboardInterrupt
+            return ask(self, requests, **options)
+
+        patch.setattr(PackedLM, "loglikelihood", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            execute(plan, open_folder(out, plan, fresh=False), watch)
+    assert list(out.glob("parts/answers/tuned/clinic_text/**/*.json"))
+    (out / "adapters/tuned/adapter_model.safetensors").unlink()
+    execute(plan, open_folder(out, plan, fresh=False), watch)
+    assert watch.said[task]["answered_before"] == 0
+    assert not (out / "parts/answers/tuned/clinic_text").exists(), "nor are they kept"
