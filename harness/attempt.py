@@ -1,7 +1,7 @@
 """One stage of a run: whether it is to be done, how it ended, and what is put down of it.
 
-A stage is skipped when it finished before with the same fingerprint and its outputs are what it
-left.
+A stage is skipped when it finished before with the same fingerprint, its outputs are what it left,
+and the weights that it read have not been made anew since.
 """
 
 from __future__ import annotations
@@ -15,11 +15,15 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from ..errors import MedbenchError, StageError
+from .folder import fingerprint as fingerprints
 from .folder.checksum import damage
 from .folder.manifest import Manifest, Record, now
 from .folder.store import RunFolder, explain_unwritable
 from .graph import Node
 from .progress import Tick
+
+WEIGHTS = (".safetensors", ".onnx", ".onnx.data")
+"""How files end that hold an adapter, a merged model or an export."""
 
 
 class Watcher(Protocol):
@@ -48,11 +52,13 @@ class Book:
     def due(self, node: Node, fingerprint: str) -> Record | None:
         """The record to begin stage *node* with; None where it is done already."""
         before = self.manifest.stages.get(node.name, {})
-        damaged = None
+        why, weights = None, self._weights(node)
         finished = before.get("status") == "done" and "files" in before
         if finished and before["fingerprint"] == fingerprint:
-            damaged = damage(self.run.path, before["files"])
-            if damaged is None:
+            why = damage(self.run.path, before["files"])
+            if why is None and before.get("weights", weights) != weights:
+                why = "its model was made again and came out otherwise"
+            if why is None:
                 self.run.discard(node.scratch)
                 self.done.update(node.outputs)
                 self.watcher.end(node.name, None, before["detail"])
@@ -63,10 +69,26 @@ class Book:
             "started": now(),
             "seconds": None,
             "error": None,
-            "redone": damaged,
+            "redone": why,
+            "weights": weights,
             "detail": {},
             "files": {},
         }
+
+    def _weights(self, node: Node) -> str:
+        """Hash of the weights that the stages before *node* have left.
+
+        What is damaged is made anew under the same fingerprint, on a GPU never to the same bits.
+        """
+        left = (self.manifest.stages.get(need, {}).get("files", {}) for need in node.needs)
+        return fingerprints.of(
+            [
+                [name, file["sha256"]]
+                for files in left
+                for name, file in sorted(files.items())
+                if name.endswith(WEIGHTS)
+            ]
+        )
 
     def finished(self, node: Node, record: Record) -> None:
         """Tell that stage *node*, whose *record* is put down, is done."""

@@ -493,34 +493,60 @@ def test_answers_of_an_adapter_that_was_tuned_again_are_not_taken(
     from medbench.finetune import train
     from medbench.harness.models.load import load_base
 
-    seeds = iter((1, 2))
+    seed = 1
 
     def tune(job: train.Job, tick: Any) -> dict[str, Any]:
-        torch.manual_seed(next(seeds))
+        torch.manual_seed(seed)
         base, _ = load_base(job.base, "cpu")
         config = LoraConfig(r=2, target_modules=["q_proj"], init_lora_weights=False)
         get_peft_model(base, config).save_pretrained(job.out)
         return {}
+
+    def go() -> Watch:
+        watch = Watch()
+        execute(plan, open_folder(out, plan, fresh=False), watch)
+        return watch
+
+    def value() -> float:
+        return float(RunFolder(out).samples()["score"].sum())
 
     monkeypatch.setattr(train, "tune", tune)
     plan = make_plan(
         load_suite("quickstart", ["latency=null"]),
         models="tuned", tasks="clinic_text", device="cpu", command="test",
     )  # fmt: skip
-    task, out, watch = "score/tuned/clinic_text", tmp_path / "R", Watch()
+    scored, out = "score/tuned/clinic_text", tmp_path / "R"
+    adapter, parts = out / "adapters/tuned/adapter_model.safetensors", out / "parts/answers/tuned"
+    ask = PackedLM.loglikelihood
+
+    def interrupted(self: PackedLM, requests: list[Any], **options: Any) -> Any:
+        if len(heard) == 3:
+            raise KeyboardInterrupt
+        return ask(self, requests, **options)
+
     with pytest.MonkeyPatch.context() as patch:
-        ask = PackedLM.loglikelihood
-
-        def interrupted(self: PackedLM, requests: list[Any], **options: Any) -> Any:
-            if len(heard) == 3:
-                raise KeyboardInterrupt
-            return ask(self, requests, **options)
-
         patch.setattr(PackedLM, "loglikelihood", interrupted)
         with pytest.raises(KeyboardInterrupt):
-            execute(plan, open_folder(out, plan, fresh=False), watch)
-    assert list(out.glob("parts/answers/tuned/clinic_text/**/*.json"))
-    (out / "adapters/tuned/adapter_model.safetensors").unlink()
-    execute(plan, open_folder(out, plan, fresh=False), watch)
-    assert watch.said[task]["answered_before"] == 0
-    assert not (out / "parts/answers/tuned/clinic_text").exists(), "nor are they kept"
+            go()
+    assert list(parts.rglob("*.json"))
+
+    adapter.unlink()
+    seed = 2
+    said = go().said
+    assert said[scored]["answered_before"] == 0, "half a task"
+    assert not list(parts.rglob("*.json"))
+
+    heard.clear()
+    adapter.unlink()
+    said = go().said
+    assert "redone" in said["tune/tuned"]
+    assert "redone" not in said[scored], "the same weights again"
+    assert not heard
+
+    adapter.unlink()
+    seed = 3
+    before = value()
+    said = go().said
+    assert "made again" in said[scored]["redone"], "a whole task"
+    assert heard
+    assert value() != before
