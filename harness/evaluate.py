@@ -62,7 +62,7 @@ def score(
 
     Args:
         name: The model's name in the suite, for the table.
-        lm: The model, as lm-eval asks it (``models.ScoringPool``, or any ``lm_eval.api.model.LM``).
+        lm: The model, as lm-eval asks it (``models.load.ScoringPool``, or any LM of lm-eval's).
         task: What is asked.
         asking: How it is put.
         tick: Hears of each request that is done.

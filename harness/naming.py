@@ -6,8 +6,10 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
+NAME = r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}"
 """Names become folder names, so they hold no separator and no leading dot."""
+
+Name = Annotated[str, Field(pattern=f"^{NAME}$")]
 
 Format = Literal["fp32", "fp16", "bf16", "int8", "int4"]
 """Of an ONNX export's weights."""
@@ -15,7 +17,7 @@ Format = Literal["fp32", "fp16", "bf16", "int8", "int4"]
 MARK = "@onnx-"
 """What stands between model and format in the name of an export."""
 
-ModelName = Annotated[str, Field(pattern=rf"^[A-Za-z0-9][A-Za-z0-9._-]{{0,63}}({MARK}[a-z0-9]+)?$")]
+ModelName = Annotated[str, Field(pattern=f"^{NAME}({MARK}[a-z0-9]+)?$")]
 
 
 def exported(name: Any) -> dict[str, str] | None:

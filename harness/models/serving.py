@@ -7,6 +7,7 @@ server of transformers serves the merged model.
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -14,6 +15,7 @@ from typing import Literal
 from urllib.parse import urlsplit
 
 from ...errors import InputError
+from ..naming import NAME
 from ..suite import ModelSpec, Suite
 from ..tuned import Tuned
 
@@ -106,6 +108,12 @@ def with_endpoints(suite: Suite, models: str | None) -> tuple[Suite, str | None]
             raise InputError(
                 f"--models {models}: {name.strip()!r}: expected NAME@http://HOST:PORT, e.g. "
                 "tuned@http://localhost:8000"
+            )
+        if not re.fullmatch(NAME, model + SERVED):
+            raise InputError(
+                f"--models: {model}@…: expected a name of letters, digits and . _ -, as it is a "
+                "folder's too; for a model that its server calls otherwise, write backend and args "
+                "into the suite"
             )
         if parts.username or parts.query:
             raise InputError(f"--models: {model}@…: no password and no query in an address")

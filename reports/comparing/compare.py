@@ -1,6 +1,6 @@
 """What a comparison of sides says, in the order in which it is said; and the same as JSON.
 
-The renderers (compare_terminal, compare_markdown, compare_html) lay these objects out and decide
+The renderers (terminal.py, markdown.py, html.py) lay these objects out and decide
 nothing about their content. Every text of a model or data set in them is clean (text.py), and none
 is escaped: that is each format's own business.
 """

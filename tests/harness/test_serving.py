@@ -45,6 +45,12 @@ def test_a_bad_address_is_refused_and_its_password_not_repeated(address: str) ->
     assert "me:word" not in str(caught.value)
 
 
+@pytest.mark.parametrize("name", ["../../out", "owner/model", ".hidden", "a" * 60])
+def test_a_name_that_can_be_no_folder_is_refused(name: str) -> None:
+    with pytest.raises(InputError, match="expected a name of letters"):
+        serving.with_endpoints(load_suite("quickstart"), f"{name}@http://localhost:8000")
+
+
 def test_vllm_gets_the_base_and_the_adapter(tmp_path: Path) -> None:
     (tmp_path / "adapter_config.json").write_text('{"r": 12}')
     base = ModelSpec(pretrained="owner/base", revision="abc", dtype="bfloat16")
