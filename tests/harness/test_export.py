@@ -144,6 +144,8 @@ def test_checkpoint_without_tokenizer_is_refused(checkpoint: Path, tmp_path: Pat
         ("qwen2", {"sliding_window": 32, "use_sliding_window": False}, None),
         ("mistral", {"sliding_window": 1 << 17}, None),
         ("llama", {"rope_parameters": ROPE}, None),
+        ("gemma3_text", {}, "one for each kind of them"),
+        ("gemma4_text", {}, None),
     ],
 )
 def test_the_builder_is_not_given_what_it_gets_wrong(
