@@ -43,7 +43,7 @@ _HEAD = re.compile(r"lm_head|embed_out|output_projection")
 
 @dataclass(frozen=True)
 class Estimate:
-    """What is expected: bytes on disk, bytes of memory at the peak, seconds (within about 2×)."""
+    """What is expected: bytes on disk and of memory at the peak, seconds (within about 2×)."""
 
     disk: float
     memory: float
@@ -99,6 +99,8 @@ def estimate(model_dir: Path, precision: str, provider: str, *, traced: bool = F
         disk = matrices * (_QUANTISED[precision] + _SCALE[provider])
         disk += embedding * (4 if provider == "cpu" else 2)
     if traced:
+        if precision in _QUANTISED:
+            disk = max(disk, total * _FLOAT["fp32"])  # what is traced first, and then replaced
         memory = _TRACED_LIBRARIES + total * _TRACED_MEMORY[precision, provider]
         return Estimate(disk + 20e6, memory, _TRACED_START + len(weights) * _TRACED_WEIGHT)
     memory = _LIBRARIES + total * _MEMORY[precision, provider]

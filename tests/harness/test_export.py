@@ -239,6 +239,8 @@ def test_estimate_of_a_checkpoint_by_hand(checkpoint: Path) -> None:
     embedding = VOCAB * 64
     matrices = model.num_parameters() - embedding
     assert int4.disk == pytest.approx(matrices * (0.5 + 5 / 32) + 4 * embedding + 20e6)
+    traced = estimate.estimate(checkpoint, "int4", "cpu", traced=True)
+    assert traced.disk == fp32.disk, "what is traced first, and then replaced"
 
 
 def test_damaged_weights_are_named(checkpoint: Path, tmp_path: Path) -> None:
