@@ -111,7 +111,7 @@ def _program(
 
 
 def _stderr(message: str) -> None:
-    from .harness.models.backends import redact
+    from .harness.secrets import redact
 
     message = redact(message)
     shown = "".join(c if c.isprintable() or c == "\n" else "\ufffd" for c in message)

@@ -98,8 +98,8 @@ def _lead(plan: Plan, target: RunFolder, executor: Executor) -> None:
     """Run the plan, report, and say so on the terminal."""
     from ..harness.folder.lock import held
     from ..harness.folder.store import explain_unwritable
-    from ..harness.models.backends import redact_file
     from ..harness.quiet import quiet
+    from ..harness.secrets import redact_file
     from ..harness.signals import Stopped, stopped_in_order
 
     folder = target.path

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging
 import os
 import sys
 from collections.abc import Iterable, Iterator
@@ -15,6 +16,8 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from ..errors import InputError
+
+logger = logging.getLogger(__name__)
 
 
 def check_installed(recipe: str, trackers: Iterable[str]) -> None:
@@ -52,7 +55,11 @@ def watching(trackers: Iterable[str], folder: Path, name: str) -> Iterator[None]
     try:
         yield
     finally:
-        _finish(trackers)
+        try:
+            _finish(trackers)
+        except Exception as error:
+            # What was tuned is there; a tracker's server that is gone takes nothing from it.
+            logger.warning("a tracker did not end its run: %s", error)
         for key in {*settings, *_LEFT}.difference(before):
             os.environ.pop(key, None)
 

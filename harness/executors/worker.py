@@ -130,7 +130,7 @@ class Worker:
             user; ``code``, the exit code that this means.
         """
         from ..attempt import recorded
-        from ..models.backends import redact
+        from ..secrets import redact
 
         record: dict[str, Any] = {"detail": {}, "files": {}}
         told, code = None, 0
@@ -143,7 +143,7 @@ class Worker:
 
     def close(self) -> None:
         """Leave a log without secrets, and no sign of life."""
-        from ..models.backends import redact_file
+        from ..secrets import redact_file
 
         self._sign.unlink(missing_ok=True)
         self._stack.close()

@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from datetime import UTC, datetime
 from typing import Any
 
-from ..models.backends import redact
+from ..secrets import redact
 from . import store
 from .lock import Held
 from .store import FORMAT, RunFolder, explain_unwritable

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from ...errors import InputError, StageError
+from ..secrets import redact, secrets
 
 if TYPE_CHECKING:
     from ..suite import ModelSpec
@@ -139,32 +140,6 @@ def secret_in(args: Mapping[str, Any]) -> str | None:
         if names[-1].endswith("url") and (urlsplit(value).username or urlsplit(value).query):
             return key
     return None
-
-
-def secrets() -> list[str]:
-    """Values of the environment's variables that are called a key, a token and the like."""
-    return [
-        value
-        for name, value in os.environ.items()
-        if len(value) >= 8 and re.search(r"KEY|TOKEN|SECRET|PASSW|CREDENTIAL", name)
-    ]
-
-
-def redact(text: str) -> str:
-    """*text* without the values of the environment's secrets."""
-    for secret in secrets():
-        text = text.replace(secret, "[secret]")
-    return text
-
-
-def redact_file(path: Path) -> None:
-    """Take the values of the environment's secrets out of a text file, if it is there."""
-    known = [secret.encode() for secret in secrets()]
-    content = path.read_bytes() if path.is_file() else b""
-    if any(secret in content for secret in known):
-        for secret in known:
-            content = content.replace(secret, b"[secret]")
-        path.write_bytes(content)
 
 
 def _leaves(args: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

@@ -15,9 +15,9 @@ from urllib.parse import urlsplit
 
 from ...errors import MedbenchError, StageError
 from ..progress import Tick, bars_of
+from ..secrets import redact
 from ..suite import ModelSpec
 from . import backends
-from .backends import redact
 
 if TYPE_CHECKING:
     from ..folder.journal import Journal

@@ -13,7 +13,8 @@ from typing import Any, Literal
 from ...errors import InputError
 from ...finetune.recipe import HUB
 from ...tasks import sources
-from ..models.backends import find, redact
+from ..models.backends import find
+from ..secrets import redact
 from ..suite import ModelSpec
 from .plan import Plan
 from .weights import CONVERT_MODEL, refuse_pickle

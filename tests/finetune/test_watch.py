@@ -7,6 +7,7 @@ import sqlite3
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pandas as pd
@@ -168,6 +169,20 @@ def test_a_server_of_yours_is_not_taken_for_files(
         assert os.environ["MLFLOW_TRACKING_URI"] == "https://mlflow.example.invalid"
         assert "MLFLOW_ALLOW_FILE_STORE" not in os.environ
         assert os.environ["MLFLOW_DISABLE_TELEMETRY"] == "true"
+
+
+def test_a_tracker_that_is_gone_at_the_end_takes_nothing_with_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def gone() -> None:
+        raise ConnectionError("no server")
+
+    tracker = SimpleNamespace(flush_async_logging=gone)
+    monkeypatch.setitem(sys.modules, "mlflow", tracker)
+    with watching(["mlflow"], tmp_path, "tuned"):
+        pass
+    assert "a tracker did not end its run: no server" in caplog.text
+    assert "MLFLOW_EXPERIMENT_NAME" not in os.environ
 
 
 def test_nothing_is_watched_by_default(tmp_path: Path) -> None:
