@@ -7,8 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-WHOLE = 64 * 2**20
-"""Files up to this many bytes are always read; larger ones only when size or time have changed."""
+from .fingerprint import WHOLE
 
 
 def checksums(root: Path, outputs: Iterable[str]) -> dict[str, dict[str, Any]]:

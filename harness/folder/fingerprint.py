@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 WHOLE = 64 * 2**20
-"""Files up to this many bytes are hashed by content; larger ones by name, size and time."""
+"""Files up to this many bytes are always read; larger ones are known by name, size and time."""
 
 
 def of(value: Any) -> str:

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from ...harness.statistics.distributions import normal_quantile
+from ...harness.statistics.intervals import wilson
 from .find import Found
 
 REWRITTEN = 99
@@ -90,7 +92,4 @@ def statement(found: Found, against: str = "training rows") -> str:
 
 
 def _wilson(count: int, of: int) -> tuple[float, float]:
-    from scipy.stats import binomtest  # late: it takes most of a second
-
-    ends = binomtest(count, of).proportion_ci(CONFIDENCE, method="wilson")
-    return float(ends.low), float(ends.high)
+    return wilson(count / of, of, normal_quantile((1 - CONFIDENCE) / 2))

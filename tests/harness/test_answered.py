@@ -1,5 +1,6 @@
 """A task that was interrupted goes on, asks what is missing only, and ends with the same bits."""
 
+import contextlib
 import json
 import os
 import shutil
@@ -359,6 +360,22 @@ def heard(small: None, monkeypatch: pytest.MonkeyPatch) -> list[int]:
     return found
 
 
+@contextlib.contextmanager
+def interrupted(heard: list[int]) -> Iterator[None]:
+    """Ctrl-C comes once the model has answered three times."""
+    ask = PackedLM.loglikelihood
+
+    def stopped(self: PackedLM, requests: list[Any], **options: Any) -> Any:
+        if len(heard) == 3:
+            raise KeyboardInterrupt
+        return ask(self, requests, **options)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(PackedLM, "loglikelihood", stopped)
+        with pytest.raises(KeyboardInterrupt):
+            yield
+
+
 @pytest.fixture
 def undisturbed(heard: list[int], tmp_path: Path) -> tuple[Path, int]:
     """A whole run, and how many requests it took."""
@@ -459,17 +476,8 @@ def test_answers_of_another_model_are_not_taken(
     from safetensors.torch import load_file, save_file
 
     model = shutil.copytree(EMBEDDED["embedded:clinic"], tmp_path / "model")
-    ask = PackedLM.loglikelihood
-
-    def interrupted(self: PackedLM, requests: list[Any], **options: Any) -> Any:
-        if len(heard) == 3:
-            raise KeyboardInterrupt
-        return ask(self, requests, **options)
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(PackedLM, "loglikelihood", interrupted)
-        with pytest.raises(KeyboardInterrupt):
-            run(tmp_path / "R", str(model))
+    with interrupted(heard):
+        run(tmp_path / "R", str(model))
     assert len(list((tmp_path / "R" / PARTS).glob("*/*.json"))) == 3
     manifest = json.loads((tmp_path / "R" / MANIFEST).read_text())
     assert manifest["stages"][TASK]["status"] == "failed"
@@ -517,17 +525,8 @@ def test_answers_of_an_adapter_that_was_tuned_again_are_not_taken(
     )  # fmt: skip
     scored, out = "score/tuned/clinic_text", tmp_path / "R"
     adapter, parts = out / "adapters/tuned/adapter_model.safetensors", out / "parts/answers/tuned"
-    ask = PackedLM.loglikelihood
-
-    def interrupted(self: PackedLM, requests: list[Any], **options: Any) -> Any:
-        if len(heard) == 3:
-            raise KeyboardInterrupt
-        return ask(self, requests, **options)
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(PackedLM, "loglikelihood", interrupted)
-        with pytest.raises(KeyboardInterrupt):
-            go()
+    with interrupted(heard):
+        go()
     assert list(parts.rglob("*.json"))
 
     adapter.unlink()
