@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import torch
 
-    Bind = Callable[[str, int, tuple[int, ...], torch.Tensor], None]
-    """(name, element type, shape, tensor) → None"""
+    Bind = Callable[[str, torch.Tensor, tuple[int, ...]], None]
+    """(name, tensor, shape) → None"""
 
 Rows = tuple[int, ...]
 """A number of tokens for each row."""
@@ -69,7 +69,6 @@ class Layout:
         slots: Keys and values of every layer.
         max_len: Tokens of a row, at most.
         dtype: torch's element type.
-        element: ONNX's number of it.
         device: Where it lies.
         bind_input: Gives an input of the graph its tensor.
         bind_output: Gives an output its own.
@@ -78,7 +77,6 @@ class Layout:
     slots: list[Slot]
     max_len: int
     dtype: torch.dtype
-    element: int
     device: torch.device
     bind_input: Bind
     bind_output: Bind
@@ -120,8 +118,8 @@ class SharedCache:
         layout = self._layout
         self.buffers = [layout.zeros(slot, batch) for slot in layout.slots]
         for slot, buffer in zip(layout.slots, self.buffers, strict=True):
-            layout.bind_input(slot.past, layout.element, tuple(buffer.shape), buffer)
-            layout.bind_output(slot.present, layout.element, tuple(buffer.shape), buffer)
+            layout.bind_input(slot.past, buffer, ())
+            layout.bind_output(slot.present, buffer, ())
 
     def begin(self, before: Rows, new: int) -> None:
         """Get ready for *new* columns after rows of *before* tokens."""
@@ -188,8 +186,8 @@ class ConcatenatedCache:
         layout = self._layout
         for slot, past, present in zip(layout.slots, self._past, self._present, strict=True):
             old, grown = (slot.shape(len(before), tokens) for tokens in (width, width + new))
-            layout.bind_input(slot.past, layout.element, old, past)
-            layout.bind_output(slot.present, layout.element, grown, present)
+            layout.bind_input(slot.past, past, old)
+            layout.bind_output(slot.present, present, grown)
 
     def real(self, before: Rows, counts: Rows, places: torch.Tensor) -> torch.Tensor:
         import torch

@@ -11,7 +11,6 @@ their first token and may differ in length, and mask and positions are made of t
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,19 +18,17 @@ from typing import TYPE_CHECKING, Any
 from ...errors import InputError, StageError
 from .cache import ConcatenatedCache, Layout, SharedCache, slots
 from .capture import Graphs
-from .session import free_memory, open_session, require_device
+from .session import (
+    bind,
+    element_type,
+    free_memory,
+    open_session,
+    read_config,
+    require_device,
+)
 
 if TYPE_CHECKING:
     import torch
-
-# ONNX Runtime's name of a tensor type → torch's name and the number IOBinding takes
-# (onnx.TensorProto.DataType; numpy has no bfloat16, so its types would not do).
-_TYPES = {
-    "tensor(float)": ("float32", 1),
-    "tensor(float16)": ("float16", 10),
-    "tensor(bfloat16)": ("bfloat16", 16),
-}
-_INT64 = 7
 
 
 class OrtModel:
@@ -74,7 +71,7 @@ class OrtModel:
         require_device(device)
         import torch  # before the session: it loads the CUDA libraries that ONNX Runtime needs
 
-        config = _read_config(folder)
+        config = read_config(folder)
         decoder, context = config["model"]["decoder"], int(config["model"]["context_length"])
         self.max_len = context if max_len is None else max_len
         if not 2 <= self.max_len <= context:
@@ -114,14 +111,12 @@ class OrtModel:
                 f"unexpected or missing: {', '.join(sorted(fed ^ set(inputs)))}"
             )
         logits = next(node for node in self._session.get_outputs() if node.name == "logits")
-        self._dtype, self._logits_type = _element(logits.type)
+        self._dtype = element_type(logits)
         self.vocab = int(logits.shape[-1])
         self._binding = self._session.io_binding()
         self._batch = 0
-        dtype, self._kv_type = _element(inputs[kept[0].past].type)
-        layout = Layout(
-            kept, self.max_len, dtype, self._kv_type, self._device, self._feed, self._fetch
-        )
+        dtype = element_type(inputs[kept[0].past])
+        layout = Layout(kept, self.max_len, dtype, self._device, self._feed, self._fetch)
         shared = config["search"]["past_present_share_buffer"]
         self._kv = SharedCache(layout) if shared else ConcatenatedCache(layout)
         self.row_bytes: int = self._kv.row_bytes
@@ -267,16 +262,16 @@ class OrtModel:
             if captured:  # all shapes and addresses stay the same: the mask has its full width
                 ids, width = self._step_ids.copy_(ids), self.max_len
         ids = ids.to(self._device, torch.int64).contiguous()
-        self._feed("input_ids", _INT64, tuple(ids.shape), ids)
+        self._feed("input_ids", ids)
         self._kv.begin(before, new)
         mask = self._mask(before, counts, width, fixed=captured)
-        self._feed("attention_mask", _INT64, (len(before), width), mask)
+        self._feed("attention_mask", mask, (len(before), width))
         if self._positions:
             positions = torch.tensor(before, device=self._device)[:, None] + self._places[:new]
-            self._feed("position_ids", _INT64, tuple(ids.shape), positions)
+            self._feed("position_ids", positions)
         for name, given in (more or {}).items():
-            self._feed(name, _INT64, tuple(given.shape), given)
-        self._fetch("logits", self._logits_type, tuple(logits.shape), logits)
+            self._feed(name, given)
+        self._fetch("logits", logits)
         if self._device.type == "cuda":
             # ONNX Runtime computes on a stream of its own: what torch still writes must be there.
             torch.cuda.current_stream(self._device).synchronize()
@@ -299,32 +294,8 @@ class OrtModel:
         real = self._kv.real(before, counts, self._places[:width])
         return self._step_mask.copy_(real) if fixed else real.to(torch.int64)
 
-    def _feed(self, name: str, element: int, shape: tuple[int, ...], buffer: Any) -> None:
-        self._bind(self._binding.bind_input, name, element, shape, buffer)
+    def _feed(self, name: str, tensor: torch.Tensor, shape: tuple[int, ...] = ()) -> None:
+        bind(self._binding.bind_input, name, tensor, shape)
 
-    def _fetch(self, name: str, element: int, shape: tuple[int, ...], buffer: Any) -> None:
-        self._bind(self._binding.bind_output, name, element, shape, buffer)
-
-    def _bind(
-        self, bind: Any, name: str, element: int, shape: tuple[int, ...], buffer: Any
-    ) -> None:
-        bind(name, self._device.type, self._device.index or 0, element, shape, buffer.data_ptr())
-
-
-def _element(name: str) -> tuple[Any, int]:
-    """ONNX Runtime's name of a tensor type as torch's type and ONNX's number."""
-    import torch
-
-    dtype, number = _TYPES[name]
-    return getattr(torch, dtype), number
-
-
-def _read_config(folder: Path) -> dict[str, Any]:
-    path = folder / "genai_config.json"
-    try:
-        config: dict[str, Any] = json.loads(path.read_text("utf-8"))
-    except FileNotFoundError:
-        raise InputError(
-            f"{path}: missing, so {folder} is no export; export the model again"
-        ) from None
-    return config
+    def _fetch(self, name: str, tensor: torch.Tensor, shape: tuple[int, ...] = ()) -> None:
+        bind(self._binding.bind_output, name, tensor, shape)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import ctypes
+import json
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +20,13 @@ _ENTRIES = {
     # The arena would round the memory of weights up, and keep what a kernel repacked.
     "cuda": {"session.use_device_allocator_for_initializers": "1"},
 }
+_ELEMENTS = {"float32": 1, "float16": 10, "bfloat16": 16, "int64": 7, "int32": 6}
+"""torch's name of an element type → onnx.TensorProto.DataType, which IOBinding takes.
+
+It takes numpy's types too, but numpy has no bfloat16.
+"""
+_FLOATS = {"float": "float32", "float16": "float16", "bfloat16": "bfloat16"}
+"""ONNX Runtime's name of an element type → torch's."""
 _WEIGHTS = "session.model_external_initializers_file_folder_path"
 _SILENT = 4  # FATAL: below it, loading logs warnings about normal placements of shape operators
 
@@ -72,6 +80,47 @@ def free_memory(device: torch.device) -> int:
     import psutil
 
     return int(psutil.virtual_memory().available)
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """``genai_config.json`` of the export in *folder*.
+
+    Raises:
+        InputError: There is none.
+    """
+    path = folder / "genai_config.json"
+    try:
+        config: dict[str, Any] = json.loads(path.read_text("utf-8"))
+    except FileNotFoundError:
+        raise InputError(
+            f"{path}: missing, so {folder} is no export; export the model again"
+        ) from None
+    return config
+
+
+def element_type(node: Any) -> torch.dtype:
+    """Of an input or output of a session that holds floating-point numbers."""
+    import torch
+
+    found: torch.dtype = getattr(torch, _FLOATS[node.type.removeprefix("tensor(")[:-1]])
+    return found
+
+
+def bind(
+    binder: Callable[..., None], name: str, tensor: torch.Tensor, shape: tuple[int, ...] = ()
+) -> None:
+    """Have a session read or write *tensor* where it lies.
+
+    Args:
+        binder: ``bind_input`` or ``bind_output`` of an IOBinding.
+        name: Of the graph's input or output.
+        tensor: Contiguous; it must live as long as the binding is used.
+        shape: To take it for; its own if empty.
+    """
+    element = _ELEMENTS[str(tensor.dtype).removeprefix("torch.")]
+    device = tensor.device
+    shape = shape or tuple(tensor.shape)
+    binder(name, device.type, device.index or 0, element, shape, tensor.data_ptr())
 
 
 def open_session(

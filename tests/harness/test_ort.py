@@ -13,6 +13,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from medbench.errors import InputError, StageError
 from medbench.harness.export import export_onnx
 from medbench.harness.latency.engines import greedy
+from medbench.harness.ort import runtime
 from medbench.harness.ort import session as ort_session
 from medbench.harness.ort.capture import Graphs
 from medbench.harness.ort.runtime import OrtModel
@@ -169,21 +170,20 @@ def test_a_captured_step_has_fixed_shapes_and_addresses(
     plain, graphed = OrtModel(export, max_len=16), OrtModel(export, max_len=16)
     graphed._graphs = Graphs()
     bound: list[tuple[object, ...]] = []
-    bind = graphed._bind
+    bind = runtime.bind
 
-    def noted(
-        call: object, name: str, element: int, shape: tuple[int, ...], buffer: torch.Tensor
-    ) -> None:
-        bound.append((name, shape, buffer.data_ptr()))
-        bind(call, name, element, shape, buffer)
+    def noted(call: object, name: str, buffer: torch.Tensor, shape: tuple[int, ...] = ()) -> None:
+        bound.append((name, shape or tuple(buffer.shape), buffer.data_ptr()))
+        bind(call, name, buffer, shape)
 
-    monkeypatch.setattr(graphed, "_bind", noted)
     plain.prefill(ids, lengths)
     graphed.prefill(ids, lengths)
     seen = []
     for k in range(10):  # the last one fills the cache
         bound.clear()
-        step = graphed.step(more[:, [k]])
+        with monkeypatch.context() as patched:
+            patched.setattr(runtime, "bind", noted)
+            step = graphed.step(more[:, [k]])
         torch.testing.assert_close(step, plain.step(more[:, [k]]), rtol=0, atol=0)
         seen.append(tuple(bound))
     assert len(set(seen)) == 1
