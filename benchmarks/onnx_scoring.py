@@ -149,8 +149,10 @@ def _interval(ratios: list[float]) -> tuple[float, float]:
 def _open(side: str, folder: Path, options: argparse.Namespace) -> Any:
     if side == "lm-eval":
         return _lm_eval(folder, options)
-    whole = mock.patch("medbench.harness.ort.scoring.for_scoring", return_value=None)
-    with whole if side == "whole" else contextlib.nullcontext():
+    with contextlib.ExitStack() as stack:
+        for module in ("scoring", "segmented") if side == "whole" else ():
+            name = f"medbench.harness.ort.{module}.for_scoring"
+            stack.enter_context(mock.patch(name, return_value=None))
         return OnnxLM(folder, device=options.device, threads=options.threads)
 
 

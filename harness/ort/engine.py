@@ -1,187 +1,145 @@
 """Runs a trie of requests through an ONNX Runtime session and reads the answers off.
 
-The trie's depth-first order falls into *branches*: runs of nodes that end in a leaf, each the
-child of the node before it. There are two ways through them.
-
-**Walk.** Branch after branch at batch 1. The cache is rewound to where the branch leaves the path,
-which copies nothing, and the branch's own tokens are appended: each distinct token is computed
-once, which is the least arithmetic there is. The fused attention appends at batch 1 only.
-
-**Rows.** Whole paths, root to leaf, right-padded and sorted by length, many in a call. What paths
-share is computed for each of them, but a call reads the weights once for all of its rows, and on a
-GPU a short call costs as much as reading the weights.
-
-Both read the same logits; :meth:`Engine.answer` takes the one that is cheaper for its trie.
+The trie's segments (walk.py) go to the session in calls of many where its graph could be divided
+(segments.py), one at a time where it could not. With several callers each takes a part of the trie.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import contextlib
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from typing import Protocol
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from ..scorer.packing import HEAD_CHUNK, out_of_memory
-from ..scorer.trie import Ints, Row, Trie
-from .scoring import ScoringModel
+from ..scorer.trie import Row, Trie
+from .abreast import abreast
+from .walk import Call, Size, parts, walk
 
-BUDGET = {"cpu": 256, "cuda": 4096}
+BUDGET = {"cpu": 512, "cuda": 4096}
 """Tokens a call. A graph that could not be rewritten gives the logits of every one of them."""
+
+LONGEST = {"cpu": 64, "cuda": 4096}
+"""Tokens a segment. The attention of a CPU computes those behind a query too, only to mask them."""
 
 SHORTEST = 32
 """The fewest tokens a call that running out of memory leads to."""
 
-CALL = {"cpu": 16, "cuda": 200}
-"""Tokens whose arithmetic takes as long as a call's fixed cost, chiefly reading the weights.
-
-On an H200 (8B, fp16) a step of one token takes 5.9 ms and a prompt of 512 tokens 14.3 ms, 0.028 ms
-a token. On one CPU core 4 tokens with 1 M parameters, 40 with 48 M, which no cache holds.
-"""
-
-Answered = tuple[Row, torch.Tensor]
-"""Nodes of a trie and the logits [asked, vocabulary] of those that are asked."""
-
-_NO_PATH: Ints = np.empty(0, np.int64)
+Answers = tuple[list[Row], list[NDArray[np.float64]]]
+"""Rows of a trie and what :func:`read` found for them."""
 
 
-@dataclass(frozen=True)
-class Branch:
-    """Consecutive nodes of a trie, each the child of the one before, down to a leaf.
+class Asked(Protocol):
+    """Who appends segments to a cache and computes the logits they ask for.
 
     Attributes:
-        tokens: Token ids from the root to the leaf.
-        depth: How many of them belong to earlier branches.
-        row: The branch's own nodes, and who asks for what.
+        most: Segments a call.
     """
 
-    tokens: Ints
-    depth: int
-    row: Row
+    most: int
 
-    @property
-    def own(self) -> int:
-        return len(self.tokens) - self.depth
+    def ready(self, longest: int) -> None:
+        """Have a cache for paths of *longest* tokens."""
+
+    def logits(self, call: Call) -> torch.Tensor:
+        """[asked, vocabulary], in order."""
 
 
 @dataclass(frozen=True)
 class Engine:
-    """Scores tries with one session.
+    """Scores tries.
 
     Attributes:
-        model: The session and its cache.
-        kind: Type of its device: ``cpu`` or ``cuda``.
-        most: Sequences a call, at most: a cache has the whole context's length for each of them.
+        callers: Who are asked, side by side.
+        kind: Type of their device: ``cpu`` or ``cuda``.
     """
 
-    model: ScoringModel
+    callers: Sequence[Asked]
     kind: str
-    most: int = 16
 
     def answer(
         self, trie: Trie, budget: int, done: Callable[[int], None] = lambda stop: None
     ) -> tuple[NDArray[np.float64], NDArray[np.bool_], int]:
         """Score all requests of *trie* in calls of about *budget* tokens.
 
-        Running out of memory halves the budget and repeats the call that failed.
+        Running out of memory halves the budget and goes on with the call that failed.
 
         Args:
             trie: The requests.
             budget: Tokens a call.
-            done: Hears, after each call, how many nodes are scored.
+            done: Hears, now and then, how many nodes are scored.
 
         Returns:
             For each request the sum of the log-probabilities (nats) of its asked tokens, and
             whether each of them was the most probable one; and the budget that was left.
         """
         totals, misses = np.zeros(trie.count), np.zeros(trie.count)
-        found = list(branches(trie))
-        calls = self._walk if self._walks(found, budget) else self._rows
+        longest = int(trie.depths.max(initial=0)) + 1
         left = [budget]
         scored = 0
-        self.model.reset()
-        for rows, logits in _gathered(calls(found, left)):
-            for row, (values, hits) in zip(rows, read(logits, rows), strict=True):
-                np.add.at(totals, row.requests, values)
-                np.add.at(misses, row.requests, 1 - hits)
-                scored += len(row.tokens)
-            done(scored)
-        self.model.reset()
+        work = []
+        for caller, part in zip(self.callers, parts(trie, len(self.callers)), strict=False):
+            caller.ready(longest)
+            work.append(self._part(caller, trie, part, left))
+        with one_thread_each() if len(work) > 1 else contextlib.nullcontext():
+            for rows, answers in abreast(work):
+                for row, (values, hits) in zip(rows, answers, strict=True):
+                    np.add.at(totals, row.requests, values)
+                    np.add.at(misses, row.requests, 1 - hits)
+                    scored += len(row.tokens)
+                done(scored)
         return totals, misses == 0, left[0]
 
-    def _walks(self, found: list[Branch], budget: int) -> bool:
-        """Whether the walk is the cheaper way, in tokens and calls."""
-        call = CALL[self.kind]
-        walk = sum(max(call, branch.own) for branch in found)
-        rows = sum(
-            max(call, len(batch) * len(batch[0].tokens))
-            for batch in _batches(_by_length(found), budget, self.most)
-        )
-        return walk <= rows
+    def _part(
+        self, caller: Asked, trie: Trie, part: tuple[int, int], left: list[int]
+    ) -> Generator[Answers, None, None]:
+        """The answers of the nodes of *part*, many rows together."""
+        rows: list[Row] = []
+        found: list[torch.Tensor] = []
+        for row, logits in self._calls(caller, trie, part, left):
+            rows.append(row)
+            found.append(logits)
+            if sum(map(len, found)) >= HEAD_CHUNK:
+                yield rows, read(torch.cat(found), rows)
+                rows, found = [], []
+        if rows:
+            yield rows, read(torch.cat(found), rows)
 
-    def _walk(self, found: list[Branch], left: list[int]) -> Iterator[Answered]:
-        """Each branch's row with the logits of its asked nodes, in order."""
-        for branch in found:
-            self.model.rewind(branch.depth)
-            parts, asked, start = [], branch.depth + branch.row.asked, branch.depth
-            while start < len(branch.tokens):
-                stop = min(start + left[0], len(branch.tokens))
-                here = asked[(asked >= start) & (asked < stop)] - start
-                logits = self._ask(branch.tokens[None, start:stop], None, here, left)
-                if logits is None:
-                    continue
-                parts.append(logits)
-                start = stop
-            yield branch.row, torch.cat(parts)
-
-    def _rows(self, found: list[Branch], left: list[int]) -> Iterator[Answered]:
-        """The same, in batches of whole paths, longest first."""
-        waiting = _by_length(found)
-        while waiting:
-            batch = next(_batches(waiting, left[0], self.most))
-            lengths = [len(branch.tokens) for branch in batch]
-            ids = np.zeros((len(batch), lengths[0]), np.int64)
-            asked = []
-            for place, branch in enumerate(batch):
-                ids[place, : len(branch.tokens)] = branch.tokens
-                asked.append(place * lengths[0] + branch.depth + branch.row.asked)
-            self.model.reset()
-            logits = self._ask(ids, lengths, np.concatenate(asked), left)
-            if logits is None:
-                continue
-            parts = logits.split([len(one) for one in asked])
-            yield from zip((branch.row for branch in batch), parts, strict=True)
-            waiting = waiting[len(batch) :]
-
-    def _ask(
-        self, ids: Ints, lengths: list[int] | None, asked: Ints, left: list[int]
-    ) -> torch.Tensor | None:
-        """Logits [asked, vocabulary]; None when memory ran out and the budget was halved."""
-        some = torch.from_numpy(asked if len(asked) else np.zeros(1, np.int64))
-        try:
-            return self.model.ask(torch.from_numpy(ids), some, lengths)[: len(asked)]
-        except Exception as error:  # the runtime's own exceptions share no narrower base
-            if left[0] <= SHORTEST or not out_of_memory(error):
-                raise
-        left[0] = max(SHORTEST, left[0] // 2)
-        if self.kind == "cuda":
-            torch.cuda.empty_cache()
-        return None
+    def _calls(
+        self, caller: Asked, trie: Trie, part: tuple[int, int], left: list[int]
+    ) -> Iterator[tuple[Row, torch.Tensor]]:
+        """Each call's nodes and logits; from the first unscored on again if memory runs out."""
+        start, stop = part
+        while start < stop:
+            budget = left[0]
+            size = Size(caller.most, min(budget, LONGEST[self.kind]), budget)
+            for call in walk(trie, start, stop, size):
+                try:
+                    logits = caller.logits(call)
+                except Exception as error:  # the runtime's own exceptions share no narrower base
+                    if budget <= SHORTEST or not out_of_memory(error):
+                        raise
+                    left[0] = min(left[0], max(SHORTEST, budget // 2))
+                    if self.kind == "cuda":
+                        torch.cuda.empty_cache()
+                    break
+                yield call.row, logits
+                start = call.row.stop
 
 
-def branches(trie: Trie) -> Iterator[Branch]:
-    """The branches of *trie* in order; together they hold every node once."""
-    if not len(trie):
-        return
-    leaves = np.flatnonzero(np.diff(trie.depths) != 1) + 1
-    path = np.empty(int(trie.depths.max()) + 1, np.int64)
-    for start, stop in pairwise([0, *leaves.tolist(), len(trie)]):
-        row = trie.row(start, stop - start, _NO_PATH)
-        depth = int(row.positions[0])
-        path[depth : depth + len(row.tokens)] = row.tokens
-        yield Branch(path[: depth + len(row.tokens)].copy(), depth, row)
+@contextlib.contextmanager
+def one_thread_each() -> Iterator[None]:
+    """Have torch compute in the thread that asks: others, which wait spinning, hold up callers."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)  # what threads begin with that are made from now on
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def read(logits: torch.Tensor, rows: list[Row]) -> list[NDArray[np.float64]]:
@@ -201,37 +159,7 @@ def read(logits: torch.Tensor, rows: list[Row]) -> list[NDArray[np.float64]]:
         at = torch.from_numpy(which[low:high] - first).to(logits.device)
         goal = targets[low:high].to(logits.device)
         found.append(torch.stack([chances[at, goal], (chances.argmax(-1)[at] == goal).float()]))
+    if not found:
+        return [np.empty((2, 0)) for _ in rows]
     answers = torch.cat(found, 1).double().cpu().numpy()
     return np.split(answers, np.cumsum([len(row.which) for row in rows])[:-1], axis=1)
-
-
-def _gathered(calls: Iterator[Answered]) -> Iterator[tuple[list[Row], torch.Tensor]]:
-    """The logits of several rows together, so that many short ones are read at once."""
-    rows: list[Row] = []
-    parts: list[torch.Tensor] = []
-    held = 0
-    for row, logits in calls:
-        rows.append(row)
-        parts.append(logits)
-        held += len(logits)
-        if held >= HEAD_CHUNK:
-            yield rows, torch.cat(parts)
-            rows, parts, held = [], [], 0
-    if rows:
-        yield rows, torch.cat(parts)
-
-
-def _by_length(found: list[Branch]) -> list[Branch]:
-    return sorted(found, key=lambda branch: -len(branch.tokens))
-
-
-def _batches(found: list[Branch], budget: int, most: int) -> Iterator[list[Branch]]:
-    """*found*, longest first, in batches of at most *budget* tokens with padding and *most* rows.
-
-    None is empty, so that one branch may exceed the budget.
-    """
-    start = 0
-    while start < len(found):
-        rows = max(1, min(most, budget // len(found[start].tokens)))
-        yield found[start : start + rows]
-        start += rows

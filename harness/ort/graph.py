@@ -11,6 +11,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from .segments import divide
+
 ASKED = "asked"
 
 _ALONE = {
@@ -21,15 +23,17 @@ _ALONE = {
 """Operators that treat each position by itself, given activations [B, L, width] and weights."""
 
 
-def for_scoring(path: Path) -> bytes | None:
+def for_scoring(path: Path, segments: int = 0) -> bytes | None:
     """The graph at *path* with an input ``asked``: indices [K] into its positions, B × L of them.
 
     Args:
         path: An export's ``model.onnx``; it is not changed.
+        segments: How many of them a call takes, see :func:`.segments.divide`; 0 for the one run of
+            tokens that the graph takes by itself.
 
     Returns:
         The model, serialised, without weights that lie in a file of their own; its ``logits`` are
-        [1, K, vocabulary]. None where no such end is found, and the graph must be run as it is.
+        [1, K, vocabulary]. None where no such end is found, or the graph cannot be divided.
     """
     import onnx
     from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
@@ -38,7 +42,7 @@ def for_scoring(path: Path) -> bytes | None:
         model = onnx.load(path, load_external_data=False)
     except DecodeError:
         return None  # ONNX Runtime will say what is wrong with it
-    if not _Graph(model.graph).gather():
+    if not _Graph(model.graph).gather() or (segments and not divide(model.graph, segments)):
         return None
     return bytes(model.SerializeToString())
 

@@ -7,11 +7,7 @@ requests' trie (engine.py), generation from greedy steps over a batch of right-p
 
 from __future__ import annotations
 
-import contextlib
-import json
 import logging
-import os
-from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -23,8 +19,8 @@ from transformers import AutoTokenizer
 from ...errors import InputError, StageError
 from ..scorer.lm import PackedLM
 from .engine import BUDGET, Engine
-from .scoring import ScoringModel
-from .session import free_memory
+from .session import read_config, rows
+from .sessions import Sessions
 
 _GREEDY: dict[str, tuple[Any, ...]] = {
     "do_sample": (False, None),
@@ -33,16 +29,6 @@ _GREEDY: dict[str, tuple[Any, ...]] = {
     "repetition_penalty": (1, None),
 }
 """Values under which generating is greedy; ``top_p`` and the like then change nothing."""
-
-
-_ROOM = 0.5
-"""Share of the free memory that the caches of a batch may take."""
-
-_CUDNN_ATTENTION = "ORT_ENABLE_CUDNN_FLASH_ATTENTION"
-"""Environment variable that ONNX Runtime reads as it makes a session; unset means yes."""
-
-_MOST = 32
-"""Sequences a call for log-likelihoods; that many short ones fill a GPU."""
 
 logger = logging.getLogger(__name__)
 
@@ -53,7 +39,8 @@ class OnnxLM(PackedLM):
     Args:
         folder: The export, with its tokenizer.
         device: ``cpu``, ``cuda`` or ``cuda:N``; never replaced by another one.
-        threads: Of a CPU operator; as many as torch uses when None.
+        threads: On a CPU: of an operator while generating, and callers of one thread each for
+            log-likelihoods; as many as torch uses when None.
         batch_size: Prompts a step while generating; fewer where memory has no room for the caches,
             which have the length of the context that was exported.
         options: As for ``lm_eval.models.huggingface.HFLM``, of what concerns text:
@@ -78,25 +65,17 @@ class OnnxLM(PackedLM):
                 f"{folder / 'tokenizer_config.json'}: missing; expected an export with its "
                 "tokenizer, as `medbench run` leaves under exports/"
             )
-        threads = threads or torch.get_num_threads()
-        with _without_planned_attention():
-            self._session = ScoringModel(folder, device=device, threads=threads)
-        if not self._session.gathers:
-            logger.warning(
-                "%s: the end of its graph is unknown here, so that logits are computed at all "
-                "positions; slower, and otherwise the same",
-                folder.name,
-            )
-        kind = device.partition(":")[0]
-        config = json.loads((folder / "genai_config.json").read_text("utf-8"))["model"]
+        self._kind = device.partition(":")[0]
+        self._sessions = Sessions(folder, device, threads or torch.get_num_threads())
+        session = self._sessions.scoring()
+        config = read_config(folder)["model"]
         ends = config["eos_token_id"]
         self._ends = torch.tensor([ends] if isinstance(ends, int) else ends)
-        rows = _rows(self._session.row_bytes, torch.device(device))
-        self._answering = Engine(self._session, kind, most=min(rows, _MOST))
-        if rows < batch_size:
-            logger.warning("the memory has room for the caches of %d prompts at a time", rows)
-        options = {"token_budget": BUDGET[kind]} | options
-        longest = self._session.max_len
+        most = rows(session.row_bytes, torch.device(device))
+        if most < batch_size:
+            logger.warning("the memory has room for the caches of %d prompts at a time", most)
+        options = {"token_budget": BUDGET[self._kind]} | options
+        longest = session.max_len
         options["max_length"] = min(int(options.get("max_length") or longest), longest)
         # What lm-eval's class wants to know of a model that it does not run itself.
         weights = sum(path.stat().st_size for path in folder.glob("*.onnx*"))
@@ -109,13 +88,13 @@ class OnnxLM(PackedLM):
             pretrained=stand_in,
             tokenizer=AutoTokenizer.from_pretrained(folder),
             backend="causal",
-            batch_size=min(batch_size, rows),
+            batch_size=min(batch_size, most),
             **options,
         )
 
     @property
     def _engine(self) -> Any:
-        return self._answering
+        return Engine(self._sessions.callers(), self._kind)
 
     def _join(self) -> None:
         """Stay alone: under ``accelerate launch`` the first process scores exports by itself."""
@@ -150,16 +129,16 @@ class OnnxLM(PackedLM):
                     "greedily here, leave it out or score the torch model"
                 )
         real = options["attention_mask"].bool()
-        rows = [ids[mask] for ids, mask in zip(context, real, strict=True)]
-        lengths = torch.tensor([len(row) for row in rows])
+        texts = [ids[mask] for ids, mask in zip(context, real, strict=True)]
+        lengths = torch.tensor([len(text) for text in texts])
         batch, width = context.shape
         endings = stop_sequences_criteria(self.tokenizer, stop, width, batch)
         said = torch.full((batch, max_length), self.tokenizer.pad_token_id)
         said[:, :width] = context
         ended = torch.zeros(batch, dtype=torch.bool)
-        session = self._session
+        session = self._sessions.generating()
         session.reset()
-        prompts = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True)
+        prompts = torch.nn.utils.rnn.pad_sequence(texts, batch_first=True)
         ends = torch.arange(batch) * prompts.shape[1] + lengths - 1
         chosen = session.ask(prompts, ends, lengths.tolist()).argmax(-1).cpu()
         for at in range(width, max_length):
@@ -173,24 +152,3 @@ class OnnxLM(PackedLM):
             chosen = session.step(chosen[:, None])[:, 0].argmax(-1).cpu()
         session.reset()
         return said[:, : at + 1]
-
-
-@contextlib.contextmanager
-def _without_planned_attention() -> Iterator[None]:
-    """Make sessions without cuDNN's attention, unless the environment asks for it.
-
-    It plans every new shape for 40 ms, and hardly two calls here have one shape.
-    """
-    if _CUDNN_ATTENTION in os.environ:
-        yield
-        return
-    os.environ[_CUDNN_ATTENTION] = "0"
-    try:
-        yield
-    finally:
-        del os.environ[_CUDNN_ATTENTION]
-
-
-def _rows(row_bytes: int, device: torch.device) -> int:
-    """How many rows of a cache the free memory has room for; at least 1."""
-    return max(1, int(_ROOM * free_memory(device) / row_bytes))

@@ -6,11 +6,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from .graph import ASKED, for_scoring
 from .runtime import OrtModel
 
 if TYPE_CHECKING:
     import torch
+
+    from .walk import Call
 
 
 class ScoringModel(OrtModel):
@@ -22,10 +26,13 @@ class ScoringModel(OrtModel):
 
     Attributes:
         gathers: Whether the graph computes logits where they are asked only; see :mod:`.graph`.
+        most: Segments a call, for :class:`.engine.Engine`.
 
     Raises:
         InputError, StageError: As :class:`.runtime.OrtModel` does.
     """
+
+    most = 1
 
     def __init__(self, folder: Path, **options: Any) -> None:
         self.gathers = False
@@ -62,6 +69,20 @@ class ScoringModel(OrtModel):
         shape = (1, len(asked), self.vocab)
         logits = torch.empty(shape, dtype=self._dtype, device=self._device)
         return super()._run(ids, counts, logits, {ASKED: asked})[0]
+
+    def ready(self, longest: int) -> None:
+        """Begin anew; there is room for all that was exported."""
+        self.reset()
+
+    def logits(self, call: Call) -> torch.Tensor:
+        """Append a segment at its depth; the logits [asked, vocabulary] that it asks for."""
+        import torch
+
+        (segment,) = call.segments
+        self.rewind(segment.depth)
+        asked = call.asked if len(call.asked) else np.zeros(1, np.int64)
+        ids = torch.from_numpy(segment.tokens)[None]
+        return self.ask(ids, torch.from_numpy(asked))[: len(call.asked)]
 
     def _run(
         self,

@@ -28,6 +28,8 @@ It takes numpy's types too, but numpy has no bfloat16.
 _FLOATS = {"float": "float32", "float16": "float16", "bfloat16": "bfloat16"}
 """ONNX Runtime's name of an element type → torch's."""
 _WEIGHTS = "session.model_external_initializers_file_folder_path"
+_ROOM = 0.5
+"""Share of the free memory that caches may take."""
 _SILENT = 4  # FATAL: below it, loading logs warnings about normal placements of shape operators
 
 
@@ -121,6 +123,11 @@ def bind(
     device = tensor.device
     shape = shape or tuple(tensor.shape)
     binder(name, device.type, device.index or 0, element, shape, tensor.data_ptr())
+
+
+def rows(row_bytes: int, device: torch.device) -> int:
+    """How many caches of *row_bytes* the free memory has room for, and at least 1."""
+    return max(1, int(_ROOM * free_memory(device) / row_bytes))
 
 
 def open_session(

@@ -130,7 +130,9 @@ class Trie:
         keys = np.concatenate([path, np.arange(start, stop)])
         ends = self.ends[keys]
         first, last = np.searchsorted(self._nodes, [start, stop])
-        asked, which = np.unique(self._nodes[first:last] - start, return_inverse=True)
+        answering = self._nodes[first:last] - start  # ascending
+        new = np.ones(len(answering), bool)
+        new[1:] = answering[1:] != answering[:-1]
         return Row(
             start=start,
             stop=stop,
@@ -139,8 +141,8 @@ class Trie:
             positions=self.depths[start:stop],
             ends=np.minimum(ends, stop) - start,
             keep=np.flatnonzero(ends > stop),
-            asked=asked,
-            which=which,
+            asked=answering[new],
+            which=np.cumsum(new) - 1,
             targets=self._targets[first:last],
             requests=self._requests[first:last],
         )

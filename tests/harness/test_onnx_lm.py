@@ -19,6 +19,7 @@ from medbench.harness.evaluate import Asking, score
 from medbench.harness.folder import journal
 from medbench.harness.models import answered
 from medbench.harness.ort.lm import OnnxLM
+from medbench.harness.ort.sessions import Sessions
 from medbench.harness.scorer.lm import PackedLM
 from medbench.tasks.catalog import tasks
 from medbench.tasks.clinic.rows import choice_docs
@@ -214,15 +215,16 @@ def test_batches_shrink_to_what_the_memory_holds(
     clinic_onnx: Exports, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     row = 2 * 5 * 4 * 32 * 2048 * 4  # keys and values, layers, heads, size, positions, bytes
-    monkeypatch.setattr("medbench.harness.ort.lm.free_memory", lambda _: 7 * row)
+    monkeypatch.setattr("medbench.harness.ort.session.free_memory", lambda _: 7 * row)
     assert OnnxLM(clinic_onnx("fp32"), batch_size=16).batch_size == 3
     assert "room for the caches of 3 prompts" in caplog.text
     assert OnnxLM(clinic_onnx("fp32"), batch_size=2).batch_size == 2
 
 
+@pytest.mark.parametrize("module", ["segmented", "runtime"])
 @pytest.mark.parametrize(("asked", "seen"), [(None, "0"), ("1", "1")])
 def test_attention_that_plans_every_shape_is_off_unless_asked_for(
-    clinic_onnx: Exports, monkeypatch: pytest.MonkeyPatch, asked: str | None, seen: str
+    clinic_onnx: Exports, monkeypatch: pytest.MonkeyPatch, asked: str | None, seen: str, module: str
 ) -> None:
     name = "ORT_ENABLE_CUDNN_FLASH_ATTENTION"
     monkeypatch.delenv(name, raising=False)
@@ -230,13 +232,14 @@ def test_attention_that_plans_every_shape_is_off_unless_asked_for(
         monkeypatch.setenv(name, asked)
     when_opened = []
 
-    def opened(folder: Path, **given: Any) -> None:
+    def opened(*_: Any, **given: Any) -> None:
         when_opened.append(os.environ.get(name))
         raise InputError("stop")
 
-    monkeypatch.setattr("medbench.harness.ort.lm.ScoringModel", opened)
+    monkeypatch.setattr(f"medbench.harness.ort.{module}.open_session", opened)
+    sessions = Sessions(clinic_onnx("fp32"), "cpu", 1)
     with pytest.raises(InputError, match="stop"):
-        OnnxLM(clinic_onnx("fp32"))
+        (sessions.scoring if module == "segmented" else sessions.generating)()
     assert when_opened == [seen]
     assert os.environ.get(name) == asked  # what is measured afterwards is not changed
 
@@ -248,18 +251,18 @@ def test_cuda_without_a_gpu_is_an_error_and_no_cpu_run(clinic_onnx: Exports) -> 
 
 
 @pytest.mark.gpu
-@pytest.mark.parametrize("rows", [True, False])
+@pytest.mark.parametrize("divided", [True, False])
 def test_a_gpu_answers_as_torch_does_there(
-    clinic: Path, tmp_path: Path, rows: bool, monkeypatch: pytest.MonkeyPatch
+    clinic: Path, tmp_path: Path, divided: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     import onnxruntime
 
     from medbench.harness.export import export_onnx
-    from medbench.harness.ort.engine import Engine
 
     if "CUDAExecutionProvider" not in onnxruntime.get_available_providers():
         pytest.skip("the installed onnxruntime has no CUDA; onnxruntime-gpu has")
-    monkeypatch.setattr(Engine, "_walks", lambda *_: not rows)
+    if not divided:
+        monkeypatch.setattr("medbench.harness.ort.segmented.for_scoring", lambda *_: None)
     folder = export_onnx(clinic, tmp_path / "fp16", precision="fp16", provider="cuda").path
     export = OnnxLM(folder, device="cuda")
     model = AutoModelForCausalLM.from_pretrained(clinic, dtype=torch.float32).cuda().eval()

@@ -2,6 +2,7 @@
 
 import random
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -170,9 +171,11 @@ def test_a_captured_step_has_fixed_shapes_and_addresses(
     plain, graphed = OrtModel(export, max_len=16), OrtModel(export, max_len=16)
     graphed._graphs = Graphs()
     bound: list[tuple[object, ...]] = []
-    bind = runtime.bind
+    bind = ort_session.bind
 
-    def noted(call: object, name: str, buffer: torch.Tensor, shape: tuple[int, ...] = ()) -> None:
+    def noted(
+        call: Callable[..., None], name: str, buffer: torch.Tensor, shape: tuple[int, ...] = ()
+    ) -> None:
         bound.append((name, shape or tuple(buffer.shape), buffer.data_ptr()))
         bind(call, name, buffer, shape)
 

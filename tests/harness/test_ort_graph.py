@@ -1,5 +1,7 @@
 """The graph rewritten for scoring: the file's own values, where they are asked."""
 
+import gc
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,6 +16,8 @@ from medbench.harness.ort.graph import ASKED, for_scoring
 from medbench.harness.ort.lm import OnnxLM
 from medbench.harness.ort.runtime import OrtModel
 from medbench.harness.ort.scoring import ScoringModel
+from medbench.harness.ort.segmented import SegmentedModel, UndividedError
+from medbench.harness.ort.sessions import Sessions
 
 Exports = Callable[[str], Path]
 
@@ -190,3 +194,89 @@ def test_activations_that_meet_in_a_product_are_no_head(
     text = ids(1, 25)
     expected = OrtModel(folder).prefill(text)[0]
     torch.testing.assert_close(scoring.ask(text, torch.tensor([3, 24])), expected[[3, 24]])
+
+
+def test_the_divided_graph_has_a_chain_for_each_attention(clinic_onnx: Exports) -> None:
+    path = clinic_onnx("int4") / "model.onnx"
+    plain, divided = for_scoring(path), for_scoring(path, 3)
+    assert plain is not None
+    assert divided is not None
+    before, after = (onnx.load_from_string(graph).graph for graph in (plain, divided))
+
+    def attentions(graph: Any) -> list[Any]:
+        return [node for node in graph.node if node.op_type == "GroupQueryAttention"]
+
+    assert len(attentions(after)) == 3 * len(attentions(before))
+    first, second, _ = attentions(after)[:3]
+    assert list(first.input[3:5]) == ["past_key_values.0.key", "past_key_values.0.value"]
+    assert list(second.input[3:5]) == list(first.output[1:3])
+    inputs, outputs = ([one.name for one in part] for part in (after.input, after.output))
+    assert "attention_mask" not in inputs
+    assert {"segments/sizes", "segments/2/last", "segments/2/total", ASKED} <= set(inputs)
+    assert len(outputs) == 1 + 3 * (len(before.output) - 1)
+    weights = [one.name for one in before.initializer]
+    assert [one.name for one in after.initializer] == weights
+    products = [node.op_type for node in before.node].count("MatMulNBits")
+    assert [node.op_type for node in after.node].count("MatMulNBits") == products
+
+
+@pytest.mark.parametrize("lacking", ["another state", "positions", "attention"])
+def test_a_graph_that_looks_elsewhere_too_is_not_divided(
+    clinic_onnx: Exports, tmp_path: Path, lacking: str
+) -> None:
+    def changed(graph: Any) -> None:
+        node = next(node for node in graph.node if node.op_type == "GroupQueryAttention")
+        if lacking == "positions":
+            node.input[9] = "positions"
+            graph.input.append(
+                helper.make_tensor_value_info("positions", TensorProto.INT64, ["b", "s"])
+            )
+        elif lacking == "another state":
+            shape = ["batch_size", "sequence_length", 128]
+            state = helper.make_tensor_value_info("state", TensorProto.FLOAT, shape)
+            graph.input.append(state)
+            head = next(node for node in graph.node if node.op_type == "MatMul")
+            graph.node.insert(
+                list(graph.node).index(head),
+                helper.make_node("Add", [head.input[0], "state"], ["shifted"]),
+            )
+            head.input[0] = "shifted"
+        else:
+            for one in graph.node:
+                one.op_type = one.op_type.replace("GroupQueryAttention", "OtherAttention")
+
+    folder = copy_of(clinic_onnx("fp32"), tmp_path / "odd", changed)
+    assert for_scoring(folder / "model.onnx") is not None
+    assert for_scoring(folder / "model.onnx", 8) is None
+    with pytest.raises(UndividedError, match="odd: its graph takes one run of tokens a call"):
+        SegmentedModel(folder)
+
+
+def test_sessions_for_scoring_and_generating_are_never_open_together(
+    clinic_onnx: Exports,
+) -> None:
+    sessions = Sessions(clinic_onnx("fp32"), "cpu", 2)
+    scoring = sessions.scoring()
+    assert isinstance(scoring, SegmentedModel)
+    assert sessions.scoring() is scoring
+    assert len(sessions.callers()) == 2
+    gone = weakref.ref(scoring.session)
+    del scoring
+    gc.disable()  # a ring of references would keep the weights
+    try:
+        generating = sessions.generating()
+    finally:
+        gc.enable()
+    assert gone() is None
+    assert sessions.generating() is generating
+    assert isinstance(sessions.scoring(), SegmentedModel)
+
+
+def test_an_undivided_graph_is_asked_by_one_caller(
+    clinic_onnx: Exports, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("medbench.harness.ort.segmented.for_scoring", lambda *_: None)
+    sessions = Sessions(clinic_onnx("fp32"), "cpu", 2)
+    (caller,) = sessions.callers()
+    assert caller is sessions.generating()
+    assert sessions.scoring() is caller

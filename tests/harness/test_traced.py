@@ -204,17 +204,13 @@ def test_what_several_texts_share_is_kept(graphs: Graphs) -> None:
     torch.testing.assert_close(model.prefill(others[2])[0], wanted[2], rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize("way", ["walk", "rows"])
-def test_log_likelihoods_are_torchs(
-    graphs: Graphs, models: dict[str, Path], way: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_log_likelihoods_are_torchs(graphs: Graphs, models: dict[str, Path]) -> None:
     stems = [prompt(length, length) for length in (7, 20, 33)]
     texts = [(stem + prompt(tail, tail), tail) for stem in stems for tail in (1, 1, 4, 6)]
     trie = Trie(texts)
     model = ScoringModel(graphs("gpt2"))
-    monkeypatch.setattr(Engine, "_walks", lambda *_: way == "walk")
 
-    sums, greedy, _ = Engine(model, "cpu").answer(trie, 64)
+    sums, greedy, _ = Engine([model], "cpu").answer(trie, 64)
 
     reference = AutoModelForCausalLM.from_pretrained(models["gpt2"]).eval()
     for (tokens, asked), value, best in zip(texts, sums, greedy, strict=True):
