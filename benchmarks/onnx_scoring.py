@@ -4,8 +4,9 @@
     python benchmarks/onnx_scoring.py --json     # the same as JSON on stdout
 
 The shapes of request are those of scoring.py, over real MedQA questions (``--data``) or the
-embedded fictional ones. Both sides get the same strings, tokenize them, and run the same file, on a
-CPU with the same number of threads. They take turns, and each turn gives a ratio of wall times
+embedded fictional ones, and ``answer-0shot``: each question once, with its right answer's text.
+Both sides get the same strings, tokenize them, and run the same file, on a CPU with the same number
+of threads (those of torch wait without spinning, as under ``medbench``). They take turns, and each turn gives a ratio of wall times
 and one of processor times, which a busy machine disturbs less; a first call of each over a few
 questions is not counted. lm-eval's side is its class as it is, its session opened again with these
 threads, for which it has no setting. Shapes longer than the graph's context are left out: both
@@ -22,10 +23,13 @@ The graph is an export of the embedded model in fp32, made here; ``--model`` tak
 from __future__ import annotations
 
 import argparse
+import os
+
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # read once, as torch is loaded
+
 import contextlib
 import datetime
 import json
-import os
 import statistics
 import subprocess
 import sys
@@ -41,7 +45,8 @@ import psutil
 import torch
 from lm_eval.models.onnxruntime_ort import ONNXRuntimeLM
 from machine import SIZES, load, processor  # type: ignore[import-not-found]
-from scoring import DATA, SHAPES, build, read_questions  # type: ignore[import-not-found]
+from scoring import DATA, build, read_questions  # type: ignore[import-not-found]
+from scoring import SHAPES as CHOICES  # type: ignore[import-not-found]
 
 from medbench.harness.export import export_onnx
 from medbench.harness.models import backends
@@ -50,6 +55,7 @@ from medbench.harness.scorer.trie import Trie
 from medbench.harness.suite import EMBEDDED
 
 SIDES = ("medbench", "whole", "lm-eval")
+SHAPES = (*CHOICES, "answer-0shot")
 
 
 def main() -> None:
@@ -99,7 +105,7 @@ def measure(
     ]
     expected = [value for value, _ in turns[-1]["lm-eval"][1]]
     greedy = [flag for _, flag in turns[-1]["lm-eval"][1]]
-    count = len(requests) // 4
+    count = len({request.doc_id for request in requests})
     found: dict[str, Any] = {
         "name": name,
         "questions": count,
@@ -136,7 +142,14 @@ def _requests(
     examples = questions[-5:] if name.endswith("5shot") else []
     kind = name.split("-")[0]
     others = questions[options.questions :][:2] or questions[:2]
-    return build(questions[: options.questions], examples, kind), build(others, examples, kind)
+
+    def built(some: list[Any]) -> list[Any]:
+        if kind != "answer":
+            return build(some, examples, kind)
+        texts = build(some, examples, "text")
+        return [texts[4 * place + right] for place, (_, _, right) in enumerate(some)]
+
+    return built(questions[: options.questions]), built(others)
 
 
 def _interval(ratios: list[float]) -> tuple[float, float]:

@@ -20,7 +20,7 @@ from ..scorer.trie import Row, Trie
 from .abreast import abreast
 from .walk import Call, Size, parts, walk
 
-BUDGET = {"cpu": 512, "cuda": 4096}
+BUDGET = {"cpu": 512, "cuda": 8192}
 """Tokens a call. A graph that could not be rewritten gives the logits of every one of them."""
 
 LONGEST = {"cpu": 64, "cuda": 4096}

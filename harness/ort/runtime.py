@@ -85,6 +85,12 @@ class OrtModel:
             self._device = torch.device("cuda", 0)
         if cuda_graph and self._device.type != "cuda":
             raise InputError(f"cuda_graph: needs device cuda, got {device}; leave it out")
+        shared = bool(config["search"]["past_present_share_buffer"])
+        if cuda_graph and not shared:
+            raise InputError(
+                f"cuda_graph: {folder} hands its cache on, longer at every step, and so cannot be "
+                "captured; leave it out"
+            )
         self._graphs = Graphs() if cuda_graph else None
         path = folder / decoder["filename"]
         self._session = open_session(
@@ -117,14 +123,8 @@ class OrtModel:
         self._batch = 0
         dtype = element_type(inputs[kept[0].past])
         layout = Layout(kept, self.max_len, dtype, self._device, self._feed, self._fetch)
-        shared = config["search"]["past_present_share_buffer"]
         self._kv = SharedCache(layout) if shared else ConcatenatedCache(layout)
         self.row_bytes: int = self._kv.row_bytes
-        if self._graphs and not shared:
-            raise InputError(
-                f"cuda_graph: {folder} hands its cache on, longer at every step, and so cannot be "
-                "captured; leave it out"
-            )
 
     @property
     def length(self) -> int:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from .walk import Call
 
-SEGMENTS = {"cpu": 8, "cuda": 32}
+SEGMENTS = {"cpu": 8, "cuda": 16}
 """Segments a call. Each that is lacking costs a made-up token and its attention.
 
 On an AMD EPYC core 8 segments of 64 tokens were the quickest at 1 M and at 48 M parameters; 16 of
