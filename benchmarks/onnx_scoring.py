@@ -6,8 +6,9 @@
 The shapes of request are those of scoring.py, over real MedQA questions (``--data``) or the
 embedded fictional ones, and ``answer-0shot``: each question once, with its right answer's text.
 Both sides get the same strings, tokenize them, and run the same file, on a CPU with the same number
-of threads (those of torch wait without spinning, as under ``medbench``). They take turns, and each turn gives a ratio of wall times
-and one of processor times, which a busy machine disturbs less; a first call of each over a few
+of threads (those of torch wait without spinning, as under ``medbench``). They take turns, and each
+turn gives a ratio of wall times and one of processor times, which a busy machine disturbs less, and
+which spinning threads make useless where there are several; a first call of each over a few
 questions is not counted. lm-eval's side is its class as it is, its session opened again with these
 threads, for which it has no setting. Shapes longer than the graph's context are left out: both
 sides would cut them, at different places. ``whole`` is medbench over the graph as it was exported,

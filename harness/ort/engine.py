@@ -24,7 +24,10 @@ BUDGET = {"cpu": 512, "cuda": 8192}
 """Tokens a call. A graph that could not be rewritten gives the logits of every one of them."""
 
 LONGEST = {"cpu": 64, "cuda": 4096}
-"""Tokens a segment. The attention of a CPU computes those behind a query too, only to mask them."""
+"""Tokens a segment, of several in a call.
+
+The attention of a CPU computes those behind a query too, only to mask them.
+"""
 
 SHORTEST = 32
 """The fewest tokens a call that running out of memory leads to."""
@@ -116,7 +119,8 @@ class Engine:
         start, stop = part
         while start < stop:
             budget = left[0]
-            size = Size(caller.most, min(budget, LONGEST[self.kind]), budget)
+            longest = LONGEST[self.kind] if caller.most > 1 else budget
+            size = Size(caller.most, min(budget, longest), budget)
             for call in walk(trie, start, stop, size):
                 try:
                     logits = caller.logits(call)

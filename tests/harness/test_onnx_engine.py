@@ -116,9 +116,9 @@ def test_each_distinct_token_is_fed_once(clinic_onnx: Exports) -> None:
     trie = Trie(mixed(seed=1))
     model = Counting(clinic_onnx("fp32"))
     model.fed = []
-    Engine([model], "cpu").answer(trie, 4096)
+    Engine([model], "cpu").answer(trie, 70)
     assert sum(model.fed) == len(trie)
-    assert max(model.fed) <= 64
+    assert 64 < max(model.fed) <= 70
 
 
 @pytest.mark.parametrize("threads", [0, 1, 2])
