@@ -80,14 +80,23 @@ def walk(trie: Trie, start: int, stop: int, size: Size) -> Iterator[Call]:
 
 def _segments(trie: Trie, start: int, stop: int, longest: int) -> Iterator[Segment]:
     path = np.flatnonzero(trie.ends[:start] > start)
-    for first in range(0, len(path), longest):
-        yield Segment(trie.tokens[path[first : first + longest]], first, leads=True)
+    for first, last in _cut(0, len(path), longest):
+        yield Segment(trie.tokens[path[first:last]], first, leads=True)
     within = _beginnings(trie)
     within = within[(start < within) & (within < stop)]
-    for first, last in pairwise([start, *within.tolist(), stop]):
-        count = -(-(last - first) // longest)  # of about one length: long ones look back at more
-        for here, there in pairwise(first + (last - first) * k // count for k in range(count + 1)):
-            yield Segment(trie.tokens[here:there], int(trie.depths[here]))
+    for run in pairwise([start, *within.tolist(), stop]):
+        for first, last in _cut(*run, longest):
+            yield Segment(trie.tokens[first:last], int(trie.depths[first]))
+
+
+def _cut(start: int, stop: int, longest: int) -> Iterator[tuple[int, int]]:
+    """*start* to *stop* in pieces of about one length.
+
+    Long ones look back at more; and a rest of one token would go through other kernels, whose
+    values differ in the last bits.
+    """
+    count = -(-(stop - start) // longest)
+    return pairwise(start + (stop - start) * k // max(1, count) for k in range(count + 1))
 
 
 def _grouped(segments: Iterator[Segment], size: Size) -> Iterator[list[Segment]]:

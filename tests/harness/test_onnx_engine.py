@@ -93,13 +93,10 @@ def test_however_segments_are_put_together_the_values_are_the_same_to_the_last_b
     trie = Trie(mixed(seed=1))
     folder = clinic_onnx(form)
     expected, _, _ = Engine([ScoringModel(folder)], "cpu").answer(trie, 4096)
-    for threads, budget in ((1, 512), (1, 100), (2, 512), (3, 37)):
+    for threads, budget in ((1, 512), (1, 100), (2, 512), (3, 37), (5, 9)):
         engine = Engine(SegmentedModel(folder).callers(threads), "cpu")
         found, _, _ = engine.answer(trie, budget)
-        if budget > 64:
-            assert found.tolist() == expected.tolist()
-        else:  # shorter segments may be of one token, whose products another kernel computes
-            np.testing.assert_allclose(found, expected, atol=0.05 if form == "int4" else 1e-3)
+        assert found.tolist() == expected.tolist()
 
 
 class Counting(ScoringModel):
@@ -116,9 +113,9 @@ def test_each_distinct_token_is_fed_once(clinic_onnx: Exports) -> None:
     trie = Trie(mixed(seed=1))
     model = Counting(clinic_onnx("fp32"))
     model.fed = []
-    Engine([model], "cpu").answer(trie, 70)
+    Engine([model], "cpu").answer(trie, 4096)
     assert sum(model.fed) == len(trie)
-    assert 64 < max(model.fed) <= 70
+    assert max(model.fed) > 64  # a call each: long ones
 
 
 @pytest.mark.parametrize("threads", [0, 1, 2])

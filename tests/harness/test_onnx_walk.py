@@ -115,5 +115,5 @@ def test_a_part_begins_with_the_path_that_leads_to_it() -> None:
     first = next(iter(walk(trie, again, stop, Size(8, 64, 512))))
     leading = [segment for segment in first.segments if segment.leads]
     assert np.concatenate([segment.tokens for segment in leading]).tolist() == shots
-    assert [segment.depth for segment in leading] == [0, 64, 128, 192, 256]
+    assert [segment.depth for segment in leading] == [0, 60, 120, 180, 240]
     assert first.row.start == again
