@@ -47,7 +47,7 @@ import torch
 from lm_eval.models.onnxruntime_ort import ONNXRuntimeLM
 from machine import SIZES, load, processor  # type: ignore[import-not-found]
 from scoring import DATA, build, read_questions  # type: ignore[import-not-found]
-from scoring import SHAPES as CHOICES  # type: ignore[import-not-found]
+from scoring import SHAPES as CHOICES
 
 from medbench.harness.export import export_onnx
 from medbench.harness.models import backends
@@ -146,7 +146,7 @@ def _requests(
 
     def built(some: list[Any]) -> list[Any]:
         if kind != "answer":
-            return build(some, examples, kind)
+            return list(build(some, examples, kind))
         texts = build(some, examples, "text")
         return [texts[4 * place + right] for place, (_, _, right) in enumerate(some)]
 

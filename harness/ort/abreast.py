@@ -6,12 +6,20 @@ import contextlib
 import queue
 import threading
 from collections.abc import Generator, Sequence
+from dataclasses import dataclass
 from typing import TypeVar
 
 Item = TypeVar("Item")
 
 _AHEAD = 8
 """Items that wait to be taken, for each generator."""
+
+
+@dataclass(frozen=True)
+class _End:
+    """A generator has nothing more to yield, or failed."""
+
+    error: BaseException | None
 
 
 def abreast(generators: Sequence[Generator[Item, None, None]]) -> Generator[Item, None, None]:
@@ -24,14 +32,13 @@ def abreast(generators: Sequence[Generator[Item, None, None]]) -> Generator[Item
         for generator in generators:
             yield from generator
         return
-    found: queue.Queue[tuple[Item | None, BaseException | None]]
-    found = queue.Queue(_AHEAD * len(generators))
+    found: queue.Queue[Item | _End] = queue.Queue(_AHEAD * len(generators))
     stopped = threading.Event()
 
-    def give(item: Item | None, end: BaseException | None = None) -> None:
+    def give(item: Item | _End) -> None:
         while not stopped.is_set():
             try:
-                return found.put((item, end), timeout=0.1)
+                return found.put(item, timeout=0.1)
             except queue.Full:
                 continue
 
@@ -43,23 +50,25 @@ def abreast(generators: Sequence[Generator[Item, None, None]]) -> Generator[Item
                     if stopped.is_set():
                         return
         except BaseException as error:  # raised again by who takes
-            give(None, error)
+            give(_End(error))
         else:
-            give(None, StopIteration())
+            give(_End(None))
 
-    threads = [threading.Thread(target=run, args=(one,), daemon=True) for one in generators]
-    for thread in threads:
-        thread.start()
+    threads: list[threading.Thread] = []
     try:
+        for one in generators:
+            thread = threading.Thread(target=run, args=(one,), daemon=True)
+            thread.start()
+            threads.append(thread)
         running = len(threads)
         while running:
-            item, end = found.get()
-            if isinstance(end, StopIteration):
+            item = found.get()
+            if not isinstance(item, _End):
+                yield item
+            elif item.error is None:
                 running -= 1
-            elif end is not None:
-                raise end
             else:
-                yield item  # type: ignore[misc]
+                raise item.error
     finally:
         stopped.set()
         for thread in threads:

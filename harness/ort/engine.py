@@ -36,7 +36,7 @@ Answers = tuple[list[Row], list[NDArray[np.float64]]]
 """Rows of a trie and what :func:`read` found for them."""
 
 
-class Asked(Protocol):
+class Appends(Protocol):
     """Who appends segments to a cache and computes the logits they ask for.
 
     Attributes:
@@ -61,11 +61,11 @@ class Engine:
         kind: Type of their device: ``cpu`` or ``cuda``.
     """
 
-    callers: Sequence[Asked]
+    callers: Sequence[Appends]
     kind: str
 
     def answer(
-        self, trie: Trie, budget: int, done: Callable[[int], None] = lambda stop: None
+        self, trie: Trie, budget: int, done: Callable[[int], None] = lambda answered: None
     ) -> tuple[NDArray[np.float64], NDArray[np.bool_], int]:
         """Score all requests of *trie* in calls of about *budget* tokens.
 
@@ -74,7 +74,7 @@ class Engine:
         Args:
             trie: The requests.
             budget: Tokens a call.
-            done: Hears, now and then, how many nodes are scored.
+            done: Hears, now and then, how many requests are answered.
 
         Returns:
             For each request the sum of the log-probabilities (nats) of its asked tokens, and
@@ -83,7 +83,7 @@ class Engine:
         totals, misses = np.zeros(trie.count), np.zeros(trie.count)
         longest = int(trie.depths.max(initial=0)) + 1
         left = [budget]
-        scored = 0
+        answered = 0
         work = []
         for caller, part in zip(self.callers, parts(trie, len(self.callers)), strict=False):
             caller.ready(longest)
@@ -93,12 +93,12 @@ class Engine:
                 for row, (values, hits) in zip(rows, answers, strict=True):
                     np.add.at(totals, row.requests, values)
                     np.add.at(misses, row.requests, 1 - hits)
-                    scored += len(row.tokens)
-                done(scored)
+                    answered += trie.finished(row.stop) - trie.finished(row.start)
+                done(answered)
         return totals, misses == 0, left[0]
 
     def _part(
-        self, caller: Asked, trie: Trie, part: tuple[int, int], left: list[int]
+        self, caller: Appends, trie: Trie, part: tuple[int, int], left: list[int]
     ) -> Generator[Answers, None, None]:
         """The answers of the nodes of *part*, many rows together."""
         rows: list[Row] = []
@@ -106,14 +106,14 @@ class Engine:
         for row, logits in self._calls(caller, trie, part, left):
             rows.append(row)
             found.append(logits)
-            if sum(map(len, found)) >= HEAD_CHUNK:
-                yield rows, read(torch.cat(found), rows)
+            if sum(map(len, found)) >= HEAD_CHUNK // len(self.callers):  # they hold as many each
+                yield rows, read(torch.cat(found) if len(found) > 1 else logits, rows)
                 rows, found = [], []
         if rows:
             yield rows, read(torch.cat(found), rows)
 
     def _calls(
-        self, caller: Asked, trie: Trie, part: tuple[int, int], left: list[int]
+        self, caller: Appends, trie: Trie, part: tuple[int, int], left: list[int]
     ) -> Iterator[tuple[Row, torch.Tensor]]:
         """Each call's nodes and logits; from the first unscored on again if memory runs out."""
         start, stop = part

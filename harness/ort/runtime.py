@@ -12,6 +12,7 @@ their first token and may differ in length, and mask and positions are made of t
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,6 +21,7 @@ from .cache import ConcatenatedCache, Layout, SharedCache, slots
 from .capture import Graphs
 from .session import (
     bind,
+    device_of,
     element_type,
     free_memory,
     open_session,
@@ -69,7 +71,6 @@ class OrtModel:
         options: Mapping[str, str] = {},
     ) -> None:
         require_device(device)
-        import torch  # before the session: it loads the CUDA libraries that ONNX Runtime needs
 
         config = read_config(folder)
         decoder, context = config["model"]["decoder"], int(config["model"]["context_length"])
@@ -80,9 +81,7 @@ class OrtModel:
                 f"{context}; shorten prompt_tokens or output_tokens"
             )
         self._folder = folder
-        self._device = torch.device(device)
-        if self._device.type == "cuda" and self._device.index is None:
-            self._device = torch.device("cuda", 0)
+        self._device = device_of(device)
         if cuda_graph and self._device.type != "cuda":
             raise InputError(f"cuda_graph: needs device cuda, got {device}; leave it out")
         shared = bool(config["search"]["past_present_share_buffer"])
@@ -122,7 +121,9 @@ class OrtModel:
         self._binding = self._session.io_binding()
         self._batch = 0
         dtype = element_type(inputs[kept[0].past])
-        layout = Layout(kept, self.max_len, dtype, self._device, self._feed, self._fetch)
+        binders = (self._binding.bind_input, self._binding.bind_output)
+        feed, fetch = (partial(bind, binder) for binder in binders)  # not of self: no ring
+        layout = Layout(kept, self.max_len, dtype, self._device, feed, fetch)
         self._kv = SharedCache(layout) if shared else ConcatenatedCache(layout)
         self.row_bytes: int = self._kv.row_bytes
 

@@ -7,16 +7,26 @@ wait for the slowest at each of its ends.
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from ...errors import StageError
-from .cache import Slot, slots
+from .cache import Layout, slots
 from .graph import ASKED, for_scoring
 from .segments import LAST, SIZES, TOTAL
-from .session import bind, element_type, open_session, read_config, require_device, rows
+from .session import (
+    bind,
+    device_of,
+    element_type,
+    free_memory,
+    open_session,
+    read_config,
+    require_device,
+    rows,
+)
 
 if TYPE_CHECKING:
     import torch
@@ -30,6 +40,14 @@ On an AMD EPYC core 8 segments of 64 tokens were the quickest at 1 M and at 48 M
 them, or of 128 tokens, are 0 to 10 % slower.
 """
 
+SMALL = 5e8
+"""Bytes of weights below which threads of a CPU are callers of their own.
+
+With 1 M and 48 M parameters two callers are 1.1 to 2.2 times as quick as two threads of an
+operator. Of a large model few questions are asked at a time (models/answered.py), too few for many
+callers; and its operators are long enough to be shared out.
+"""
+
 _STEP = 256
 """Caches are made for a multiple of so many tokens, so that few are made."""
 
@@ -40,6 +58,7 @@ class SegmentedModel:
     Args:
         folder: A Model Builder export.
         device: ``cpu``, ``cuda`` or ``cuda:N``. Never replaced by another one.
+        threads: Of a CPU: each a caller's own, or all of one caller; see :data:`SMALL`.
 
     Attributes:
         max_len: Tokens of a path, at most.
@@ -52,20 +71,20 @@ class SegmentedModel:
         UndividedError: The graph is not one that can be divided.
     """
 
-    def __init__(self, folder: Path, *, device: str = "cpu") -> None:
+    def __init__(self, folder: Path, *, device: str = "cpu", threads: int = 1) -> None:
         require_device(device)
-        import torch
-
+        self.folder = folder
         config = read_config(folder)["model"]
         path = folder / config["decoder"]["filename"]
-        self.device = torch.device(device)
-        if self.device.type == "cuda" and self.device.index is None:
-            self.device = torch.device("cuda", 0)
+        self.device = device_of(device)
         self.most = SEGMENTS[self.device.type]
         graph = for_scoring(path, self.most)
         if graph is None:
             raise UndividedError(f"{folder}: its graph takes one run of tokens a call")
-        self.session = open_session(path, self.device, 1, cuda_graph=False, graph=graph)
+        size = sum(one.stat().st_size for one in folder.glob("*.onnx*"))
+        self._abreast = threads if self.device.type == "cpu" and size < SMALL else 1
+        each = max(1, threads // self._abreast)
+        self.session = open_session(path, self.device, each, cuda_graph=False, graph=graph)
         inputs = {node.name: node for node in self.session.get_inputs()}
         self.slots = slots(config["decoder"], inputs)
         self.dtype = element_type(inputs[self.slots[0].past])
@@ -76,10 +95,10 @@ class SegmentedModel:
             slot.heads * slot.width * self.dtype.itemsize for slot in self.slots
         )
 
-    def callers(self, threads: int) -> list[Caller]:
-        """New callers: on a CPU as many as *threads*, if memory has room for their caches."""
+    def callers(self) -> list[Caller]:
+        """New callers, as many as can be asked side by side and have room for their caches."""
         most = rows(self.row_bytes, self.device)
-        return [Caller(self) for _ in range(min(threads, most) if self.device.type == "cpu" else 1)]
+        return [Caller(self) for _ in range(min(self._abreast, most))]
 
 
 class UndividedError(StageError):
@@ -110,24 +129,33 @@ class Caller:
         self._cache: list[torch.Tensor] = []
 
     def ready(self, longest: int) -> None:
-        """Have a cache for paths of *longest* tokens."""
+        """Have a cache for paths of *longest* tokens.
+
+        Raises:
+            StageError: The memory has no room for it.
+        """
         if longest <= self._room:
             return
-        self._cache = []  # before the new one is made: both together may not fit
-        self._room = min(-(-longest // _STEP) * _STEP, self._model.max_len)
-        for slot in self._model.slots:
-            self._cache.append(self._made(slot))
-
-    def _made(self, slot: Slot) -> torch.Tensor:
-        import torch
-
-        shape = slot.shape(1, self._room)
-        # Zeros, as what is masked is multiplied by 0, and 0 × NaN is NaN.
-        buffer = torch.zeros(shape, dtype=self._model.dtype, device=self._model.device)
-        bind(self._binding.bind_input, slot.past, buffer)
-        for k in range(self.most):
-            bind(self._binding.bind_output, f"{slot.present}/{k}", buffer)
-        return buffer
+        model = self._model
+        self._room, self._cache = 0, []  # before the new one is made: both may not fit
+        room = min(-(-longest // _STEP) * _STEP, model.max_len)
+        needed, free = model.row_bytes * room // model.max_len, free_memory(model.device)
+        if needed > free:
+            raise StageError(
+                f"{model.folder}: a cache of {room} tokens takes {needed / 1e9:.1f} GB and "
+                f"{free / 1e9:.1f} GB are free on {model.device}; lower max_length"
+            )
+        feed, fetch = (
+            partial(bind, binder)
+            for binder in (self._binding.bind_input, self._binding.bind_output)
+        )
+        layout = Layout(model.slots, room, model.dtype, model.device, feed, fetch)
+        self._cache = [layout.zeros(slot, 1) for slot in model.slots]
+        for slot, buffer in zip(model.slots, self._cache, strict=True):
+            feed(slot.past, buffer)
+            for k in range(self.most):
+                fetch(f"{slot.present}/{k}", buffer)
+        self._room = room
 
     def logits(self, call: Call) -> torch.Tensor:
         """Append the segments of *call*, at most :attr:`most`, each at its own depth.

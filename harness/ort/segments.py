@@ -40,22 +40,28 @@ def divide(graph: Any, count: int) -> bool:
     """
     from onnx import TensorProto, helper
 
+    given = {one.name for one in graph.input}
     known = {"input_ids", "asked"}
     for node in graph.node:
+        if any(one.HasField("g") or one.graphs for one in node.attribute):
+            return False  # what a graph within takes is not among the node's inputs
         if node.op_type == _ATTENTION:
-            if any(node.input[_POSITIONS : _BIAS + 1]):
+            past = node.input[_PAST]
+            further = any(node.input[_POSITIONS : _BIAS + 1]) or len(node.output) > 3
+            if further or not given.issuperset(past):
                 return False
-            known.update(node.input[_PAST])
+            known.update(past)
     nodes = [part for node in graph.node for part in _divided(node, count)]
     presents = {
         name for node in graph.node if node.op_type == _ATTENTION for name in node.output[1:3]
     }
     outputs = []
     for one in graph.output:
-        for name in [f"{one.name}/{k}" for k in range(count)] if one.name in presents else [""]:
+        there = one.name in presents
+        for name in [f"{one.name}/{k}" for k in range(count)] if there else [one.name]:
             outputs.append(type(one)())
             outputs[-1].CopyFrom(one)
-            outputs[-1].name = name or one.name
+            outputs[-1].name = name
     needed = {one.name for one in outputs}
     living = []
     for node in reversed(nodes):

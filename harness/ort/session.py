@@ -125,6 +125,13 @@ def bind(
     binder(name, device.type, device.index or 0, element, shape, tensor.data_ptr())
 
 
+def device_of(name: str) -> torch.device:
+    """*name* as torch's device, with an index if it is a GPU."""
+    import torch
+
+    return torch.device("cuda", 0) if name == "cuda" else torch.device(name)
+
+
 def rows(row_bytes: int, device: torch.device) -> int:
     """How many caches of *row_bytes* the free memory has room for, and at least 1."""
     return max(1, int(_ROOM * free_memory(device) / row_bytes))

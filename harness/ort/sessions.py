@@ -47,11 +47,13 @@ class Sessions:
             self._open = None
             try:
                 with _without_planned_attention():
-                    self._open = SegmentedModel(self._folder, device=self._device)
+                    self._open = SegmentedModel(
+                        self._folder, device=self._device, threads=self._threads
+                    )
             except UndividedError:
                 self._divides = False
             else:
-                self._callers = self._open.callers(self._threads)
+                self._callers = self._open.callers()
                 return self._open
         return self.generating()
 

@@ -43,7 +43,7 @@ class Call:
     Attributes:
         segments: At least one.
         asked: Which of all their tokens' successors someone asks for.
-        row: The nodes they hold, and who asks.
+        row: The nodes they hold, and who asks; of attention it says nothing, its past is empty.
     """
 
     segments: list[Segment]
@@ -92,8 +92,7 @@ def _segments(trie: Trie, start: int, stop: int, longest: int) -> Iterator[Segme
 def _cut(start: int, stop: int, longest: int) -> Iterator[tuple[int, int]]:
     """*start* to *stop* in pieces of about one length.
 
-    Long ones look back at more; and a rest of one token would go through other kernels, whose
-    values differ in the last bits.
+    A rest of a few tokens would be a segment of its own, which costs more than its tokens.
     """
     count = -(-(stop - start) // longest)
     return pairwise(start + (stop - start) * k // max(1, count) for k in range(count + 1))

@@ -126,7 +126,7 @@ class PackedLM(huggingface.HFLM):  # type: ignore[misc]
         trie, budget = Trie(whole), self._budget or SHORTEST
         with self._progress(len(requests), disable_tqdm) as tick:
             totals, greedy, left = self._engine.answer(
-                trie, budget, lambda stop: tick(trie.finished(stop), len(requests), "")
+                trie, budget, lambda answered: tick(answered, len(requests), "")
             )
         if left < budget:
             logger.warning("out of memory: rows now hold %d tokens", left)

@@ -54,7 +54,7 @@ class Engine:
     precision: torch.dtype | None = None
 
     def answer(
-        self, trie: Trie, budget: int, done: Callable[[int], None] = lambda stop: None
+        self, trie: Trie, budget: int, done: Callable[[int], None] = lambda answered: None
     ) -> tuple[NDArray[np.float64], NDArray[np.bool_], int]:
         """Score all requests of *trie* in rows of at most *budget* tokens.
 
@@ -64,7 +64,7 @@ class Engine:
         Args:
             trie: The requests.
             budget: Tokens a row.
-            done: Hears, after each row, of the node up to which all nodes are scored.
+            done: Hears, after each row, how many requests are answered.
 
         Returns:
             For each request the sum of the log-probabilities (nats) of its asked tokens, and
@@ -79,7 +79,7 @@ class Engine:
             values, hits = found.double().cpu().numpy()
             totals[:] += np.bincount(row.requests, values, trie.count)
             misses[:] += np.bincount(row.requests, 1 - hits, trie.count)
-            done(row.stop)
+            done(trie.finished(row.stop))
 
         with self._ready(len(trie)) as attention:
             past = _OpenPath(PAST_STEP if attention == "flex_attention" else 1)

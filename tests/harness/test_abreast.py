@@ -68,6 +68,50 @@ def test_who_stops_taking_ends_all() -> None:
     for number, _ in enumerate(abreast([endless(ended), endless(ended)])):
         if number == 30:
             break
-    time.sleep(0)
     assert threading.active_count() == before
     assert ended == [True, True]
+
+
+def test_an_error_of_who_takes_ends_all() -> None:
+    before = threading.active_count()
+    ended: list[bool] = []
+    taking = abreast([endless(ended), endless(ended)])
+    next(taking)
+    with pytest.raises(KeyboardInterrupt):
+        taking.throw(KeyboardInterrupt())
+    assert threading.active_count() == before
+    assert ended == [True, True]
+
+
+def test_a_failure_reaches_one_who_is_slow_to_take() -> None:
+    def failing() -> Generator[int, None, None]:
+        yield from range(100)  # more than wait to be taken
+        raise OSError("disk")
+
+    taking = abreast([failing(), counting(0, 0)])
+    found = []
+    for _ in range(100):
+        time.sleep(0.002)
+        found.append(next(taking))
+    assert found == list(range(100))
+    with pytest.raises(OSError, match="disk"):
+        next(taking)
+
+
+def test_threads_that_began_are_ended_when_one_cannot(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = threading.active_count()
+    started: list[threading.Thread] = []
+    start = threading.Thread.start
+
+    def second_fails(thread: threading.Thread) -> None:
+        if started:
+            raise RuntimeError("can't start new thread")
+        started.append(thread)
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", second_fails)
+    ended: list[bool] = []
+    with pytest.raises(RuntimeError, match="can't start new thread"):
+        list(abreast([endless(ended), endless(ended)]))
+    assert threading.active_count() == before
+    assert ended == [True]

@@ -10,10 +10,11 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
+from medbench.errors import StageError
 from medbench.harness.ort.engine import Engine
 from medbench.harness.ort.scoring import ScoringModel
 from medbench.harness.ort.segmented import SegmentedModel
-from medbench.harness.ort.walk import Call
+from medbench.harness.ort.walk import Call, Size, walk
 from medbench.harness.scorer.trie import Trie
 
 Request = tuple[list[int], int]
@@ -68,7 +69,7 @@ def test_answers_are_the_torch_models(
         engine = Engine([model], "cpu")
     else:
         threads = {"one caller": 1, "three callers": 3}[way]
-        engine = Engine(SegmentedModel(clinic_onnx("fp32")).callers(threads), "cpu")
+        engine = Engine(SegmentedModel(clinic_onnx("fp32"), threads=threads).callers(), "cpu")
         assert len(engine.callers) == threads
     texts = mixed(seed=budget)
     heard: list[int] = []
@@ -82,7 +83,7 @@ def test_answers_are_the_torch_models(
         assert greedy.tolist() == expected_greedy
         assert left == budget
         assert heard == sorted(heard)
-        assert heard[-1] == len(Trie(texts))
+        assert heard[-1] == len(texts)
     assert torch.get_num_threads() == torch_threads
 
 
@@ -90,13 +91,20 @@ def test_answers_are_the_torch_models(
 def test_however_segments_are_put_together_the_values_are_the_same_to_the_last_bit(
     clinic_onnx: Exports, form: str
 ) -> None:
-    trie = Trie(mixed(seed=1))
+    """As one a call; where long texts are cut otherwise, sums are rounded otherwise."""
+    rng = random.Random(2)
+    stems = [[rng.randrange(2, 1000) for _ in range(length)] for length in (100, 257, 700)]
+    long = [([*stem, tail, tail + 1, 7], 2) for stem in stems for tail in (3, 4, 5)]
+    trie = Trie([*mixed(seed=1), *long])
     folder = clinic_onnx(form)
-    expected, _, _ = Engine([ScoringModel(folder)], "cpu").answer(trie, 4096)
-    for threads, budget in ((1, 512), (1, 100), (2, 512), (3, 37), (5, 9)):
-        engine = Engine(SegmentedModel(folder).callers(threads), "cpu")
-        found, _, _ = engine.answer(trie, budget)
+    expected, best, _ = Engine([ScoringModel(folder)], "cpu").answer(trie, 64)
+    for threads, budget in ((1, 512), (1, 64), (2, 512), (5, 100)):
+        engine = Engine(SegmentedModel(folder, threads=threads).callers(), "cpu")
+        found, greedy, _ = engine.answer(trie, budget)
         assert found.tolist() == expected.tolist()
+        assert greedy.tolist() == best.tolist()
+    whole, _, _ = Engine([ScoringModel(folder)], "cpu").answer(trie, 4096)
+    np.testing.assert_allclose(whole, expected, atol=1e-4 if form == "fp32" else 0.5)
 
 
 class Counting(ScoringModel):
@@ -126,7 +134,7 @@ def test_running_out_of_memory_halves_the_budget_and_goes_on(
     folder = clinic_onnx("fp32")
     callers: list[Any] = [ScoringModel(folder)]
     if threads:
-        callers = list(SegmentedModel(folder).callers(threads))
+        callers = list(SegmentedModel(folder, threads=threads).callers())
     refused = []
 
     def small(caller: Any) -> Callable[[Call], torch.Tensor]:
@@ -155,7 +163,7 @@ def test_running_out_of_memory_halves_the_budget_and_goes_on(
 def test_other_errors_are_not_taken_for_a_lack_of_memory(
     clinic_onnx: Exports, threads: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    callers: list[Any] = SegmentedModel(clinic_onnx("fp32")).callers(threads)
+    callers: list[Any] = SegmentedModel(clinic_onnx("fp32"), threads=threads).callers()
 
     def broken(call: Call) -> torch.Tensor:
         raise RuntimeError("no such kernel")
@@ -166,15 +174,59 @@ def test_other_errors_are_not_taken_for_a_lack_of_memory(
 
 
 def test_nothing_asked_is_nothing_run(clinic_onnx: Exports) -> None:
-    callers = SegmentedModel(clinic_onnx("fp32")).callers(2)
+    callers = SegmentedModel(clinic_onnx("fp32"), threads=2).callers()
     found, greedy, _ = Engine(callers, "cpu").answer(Trie([]), 64)
     assert found.size == greedy.size == 0
 
 
-def test_a_path_beyond_the_cache_is_refused(clinic_onnx: Exports) -> None:
-    from medbench.harness.ort.walk import Size, walk
+def test_a_large_model_has_one_caller_with_all_threads(
+    clinic_onnx: Exports, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = clinic_onnx("fp32")
+    assert len(SegmentedModel(folder, threads=3).callers()) == 3
+    monkeypatch.setattr("medbench.harness.ort.segmented.SMALL", 1e6)
+    model = SegmentedModel(folder, threads=3)
+    assert len(model.callers()) == 1
+    assert model.session.get_session_options().intra_op_num_threads == 3
 
-    (caller,) = SegmentedModel(clinic_onnx("fp32")).callers(1)
+
+def test_callers_are_as_many_as_caches_have_room(
+    clinic_onnx: Exports, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = SegmentedModel(clinic_onnx("fp32"), threads=8)
+    row = 2 * 5 * 4 * 32 * 2048 * 4  # keys and values, layers, heads, size, positions, bytes
+    assert model.row_bytes == row
+    monkeypatch.setattr("medbench.harness.ort.session.free_memory", lambda _: 7 * row)
+    assert len(model.callers()) == 3
+
+
+def test_a_cache_that_could_not_be_made_is_made_again(
+    clinic_onnx: Exports, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = SegmentedModel(clinic_onnx("fp32"))
+    callers = model.callers()
+    trie = Trie([(list(range(2, 303)), 1)])
+    monkeypatch.setattr("medbench.harness.ort.segmented.free_memory", lambda _: 1_000_000)
+    with pytest.raises(StageError, match=r"a cache of 512 tokens takes 0\.0 GB and 0\.0 GB are"):
+        Engine(callers, "cpu").answer(trie, 512)
+    monkeypatch.undo()
+    found, _, _ = Engine(callers, "cpu").answer(trie, 512)
+    expected, _, _ = Engine(model.callers(), "cpu").answer(trie, 512)
+    assert found.tolist() == expected.tolist()
+
+
+def test_a_cache_grows_with_what_is_asked(
+    clinic_onnx: Exports, clinic: Path, torch_answers: Any
+) -> None:
+    callers = SegmentedModel(clinic_onnx("fp32"), threads=2).callers()
+    for length in (5, 300, 2048, 17):  # the third is as long as the context
+        texts = [([2 + k % 900 for k in range(length - 1)] + [tail], 1) for tail in (5, 6)]
+        found, _, _ = Engine(callers, "cpu").answer(Trie(texts), 512)
+        np.testing.assert_allclose(found, torch_answers(texts, clinic)[0], atol=1e-4)
+
+
+def test_a_path_beyond_the_cache_is_refused(clinic_onnx: Exports) -> None:
+    (caller,) = SegmentedModel(clinic_onnx("fp32"), threads=1).callers()
     caller.ready(10)
     trie = Trie([(list(range(2, 303)), 1)])
     (call,) = walk(trie, 0, 300, Size(8, 64, 512))

@@ -12,12 +12,15 @@ import pytest
 import torch
 from onnx import TensorProto, helper, numpy_helper
 
+from medbench.harness.ort import session as ort_session
+from medbench.harness.ort.engine import Engine
 from medbench.harness.ort.graph import ASKED, for_scoring
 from medbench.harness.ort.lm import OnnxLM
 from medbench.harness.ort.runtime import OrtModel
 from medbench.harness.ort.scoring import ScoringModel
 from medbench.harness.ort.segmented import SegmentedModel, UndividedError
 from medbench.harness.ort.sessions import Sessions
+from medbench.harness.scorer.trie import Trie
 
 Exports = Callable[[str], Path]
 
@@ -220,7 +223,9 @@ def test_the_divided_graph_has_a_chain_for_each_attention(clinic_onnx: Exports) 
     assert [node.op_type for node in after.node].count("MatMulNBits") == products
 
 
-@pytest.mark.parametrize("lacking", ["another state", "positions", "attention"])
+@pytest.mark.parametrize(
+    "lacking", ["another state", "positions", "attention", "a graph within", "a past of its own"]
+)
 def test_a_graph_that_looks_elsewhere_too_is_not_divided(
     clinic_onnx: Exports, tmp_path: Path, lacking: str
 ) -> None:
@@ -241,6 +246,19 @@ def test_a_graph_that_looks_elsewhere_too_is_not_divided(
                 helper.make_node("Add", [head.input[0], "state"], ["shifted"]),
             )
             head.input[0] = "shifted"
+        elif lacking == "a graph within":
+            value = helper.make_tensor("one", TensorProto.FLOAT, [], [1.0])
+            node = helper.make_node("Constant", [], ["inner"], value=value)
+            made = helper.make_tensor_value_info("inner", TensorProto.FLOAT, [])
+            branch = helper.make_graph([node], "branch", [], [made])
+            graph.initializer.append(helper.make_tensor("yes", TensorProto.BOOL, [], [True]))
+            graph.node.insert(
+                0,
+                helper.make_node("If", ["yes"], ["unused"], then_branch=branch, else_branch=branch),
+            )
+        elif lacking == "a past of its own":
+            other = [one for one in graph.node if one.op_type == "GroupQueryAttention"][1]
+            other.input[3] = "present.0.key"
         else:
             for one in graph.node:
                 one.op_type = one.op_type.replace("GroupQueryAttention", "OtherAttention")
@@ -260,16 +278,40 @@ def test_sessions_for_scoring_and_generating_are_never_open_together(
     assert isinstance(scoring, SegmentedModel)
     assert sessions.scoring() is scoring
     assert len(sessions.callers()) == 2
-    gone = weakref.ref(scoring.session)
-    del scoring
+    generating = sessions.generating()
+    assert sessions.generating() is generating
+
+
+@pytest.mark.parametrize("first", ["scoring", "generating"])
+def test_a_session_is_gone_before_the_other_is_opened(
+    clinic_onnx: Exports, monkeypatch: pytest.MonkeyPatch, first: str
+) -> None:
+    sessions = Sessions(clinic_onnx("fp32"), "cpu", 2)
+    other: Callable[[], Any]
+    if first == "generating":
+        sessions.generating().prefill(ids(2, 9))
+        gone = weakref.ref(sessions.generating()._session)
+        opener, other = "segmented.open_session", sessions.scoring
+    else:
+        Engine(sessions.callers(), "cpu").answer(Trie([([1, 2, 3], 1)]), 64)
+        scoring = sessions.scoring()
+        assert isinstance(scoring, SegmentedModel)
+        gone = weakref.ref(scoring.session)
+        del scoring
+        opener, other = "runtime.open_session", sessions.generating
+    opened, seen = ort_session.open_session, []
+
+    def noted(*given: Any, **more: Any) -> Any:
+        seen.append(gone())
+        return opened(*given, **more)
+
+    monkeypatch.setattr(f"medbench.harness.ort.{opener}", noted)
     gc.disable()  # a ring of references would keep the weights
     try:
-        generating = sessions.generating()
+        other()
     finally:
         gc.enable()
-    assert gone() is None
-    assert sessions.generating() is generating
-    assert isinstance(sessions.scoring(), SegmentedModel)
+    assert seen == [None]
 
 
 def test_an_undivided_graph_is_asked_by_one_caller(
