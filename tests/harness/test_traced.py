@@ -242,7 +242,9 @@ def test_generated_text_of_a_batch_is_torchs(
     assert len(set(found)) > 3
 
 
-@pytest.mark.parametrize(("form", "worst"), [("int8", 0.05), ("int4", 0.6)])
+@pytest.mark.parametrize(
+    ("form", "worst"), [("int8", 0.05), pytest.param("int4", 0.6, marks=pytest.mark.slow)]
+)
 def test_quantised_weights_are_the_builders_kind(
     exported: Any, graphs: Graphs, models: dict[str, Path], tmp_path: Path, form: str, worst: float
 ) -> None:
@@ -344,7 +346,7 @@ GEMMA3: dict[str, Any] = {
         ("llama", {"rope_parameters": YARN}),
         pytest.param("mistral", {"sliding_window": 16}, marks=pytest.mark.slow),
         ("biogpt", {"num_key_value_heads": None}),
-        ("gemma3_text", GEMMA3),
+        pytest.param("gemma3_text", GEMMA3, marks=pytest.mark.slow),
     ],
 )
 def test_what_the_builder_gets_wrong_or_does_not_know_is_compared_with_torch(
