@@ -38,6 +38,7 @@ for name in ("clinic_text", "clinic_letters", "clinic_response", "clinic_open"):
 """
 
 
+@pytest.mark.slow  # the same of a whole run: test_ranks_run
 def test_two_processes_give_the_table_of_one(tmp_path: Path, clinic: Path) -> None:
     script = tmp_path / "score.py"
     script.write_text(SCRIPT)

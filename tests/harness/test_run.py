@@ -167,7 +167,9 @@ def test_a_run_of_another_suite_is_not_mixed_in(tmp_path: Path, plan: Planner) -
     ).exists()
 
 
-@pytest.mark.parametrize("stage", ["tune/tuned", "score/base/clinic_text"])
+@pytest.mark.parametrize(  # scoring is killed inside a task in test_answered
+    "stage", ["tune/tuned", pytest.param("score/base/clinic_text", marks=pytest.mark.slow)]
+)
 def test_killed_and_started_again(tmp_path: Path, short_recipe: Path, stage: str) -> None:
     """SIGKILL while *stage* runs; the same command completes the run and repeats nothing."""
     out = tmp_path / "R"
