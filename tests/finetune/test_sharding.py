@@ -119,6 +119,7 @@ def tied(tmp_path: Path, clinic: Path) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_every_adapter_over_a_shared_base_has_the_gradients_of_a_whole_one(
     tmp_path: Path, clinic: Path, tied: Path
 ) -> None:

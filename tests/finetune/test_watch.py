@@ -108,6 +108,7 @@ def test_wandb_offline(tmp_path: Path, short_recipe: Path) -> None:
         assert name.encode() in content
 
 
+@pytest.mark.slow
 def test_trackio(tmp_path: Path, short_recipe: Path) -> None:
     folder = tuned(tmp_path, short_recipe, "trackio")
     (file,) = (folder / "trackio").glob("*.db")

@@ -36,7 +36,7 @@ from medbench.tasks.catalog import task
 from medbench.tasks.templates import Prompt
 
 from .asking import Counted, chat
-from .openai_server import model_at, saying, serving
+from .openai_server import Answer, model_at, saying, serving
 
 CLINIC = ModelSpec(pretrained="embedded:clinic")
 
@@ -238,29 +238,30 @@ def test_an_endpoint_that_fails_half_way_is_asked_only_the_rest(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, concurrent: int
 ) -> None:
     monkeypatch.setenv("OPENAI_API_KEY", "sk-none-of-anybodys")
-    told: list[str] = []
-    broken = [7]
 
-    def answer(_: str, body: dict[str, Any]) -> dict[str, Any]:
-        question = body["messages"][-1]["content"]
-        if broken and len(told) >= broken[0]:
-            return {"status": 503, "error": "too much"}
-        told.append(question)
-        return saying(f"It is {len(question)}.") | {"usage": {"completion_tokens": 5}}
+    def answering(told: list[str], most: int) -> Answer:
+        def answer(_: str, body: dict[str, Any]) -> dict[str, Any]:
+            if len(told) == most:
+                return {"status": 503, "error": "too much"}
+            told.append(body["messages"][-1]["content"])
+            return saying(f"It is {len(told[-1])}.") | {"usage": {"completion_tokens": 5}}
 
-    with serving(answer) as server:
+        return answer
+
+    first: list[str] = []
+    with serving(answering(first, 7)) as server:
         spec = chat(server.url, max_retries=1, num_concurrent=concurrent)
         with pytest.raises(StageError, match="HTTP 503"):
             of_server(spec, tmp_path / "J")
-        answered_first = list(told)
-        broken.clear()
-        sent = len(server.requests)
+    rest: list[str] = []
+    with serving(answering(rest, 24)) as server:  # to the first, requests may still be on their way
+        spec = chat(server.url, max_retries=1, num_concurrent=concurrent)
         table, before = of_server(spec, tmp_path / "J")
-        assert len(server.requests) - sent == 12 - before
+        assert len(server.requests) == 12 - before
+        again = set(rest) & set(first)
         whole, _ = of_server(spec, tmp_path / "whole")
     # With several requests on the way at once, a reply may still be on its way to us.
     assert before == 7 if concurrent == 1 else 7 - concurrent < before <= 7
-    again = set(told[7 : 7 + 12 - before]) & set(answered_first)
     assert len(again) == 7 - before
     assert table["output_tokens"].tolist() == [5.0] * 12, "what the server said is kept as well"
     pd.testing.assert_frame_equal(table, whole)

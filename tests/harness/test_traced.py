@@ -430,6 +430,7 @@ def test_a_graph_that_is_not_the_model_is_refused(
     assert said.startswith("its graph's logits differ from torch's by ")
 
 
+@pytest.mark.slow
 def test_a_full_disk_stops_the_trace_and_says_so(
     models: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
