@@ -61,6 +61,11 @@ def slots(decoder: dict[str, Any], inputs: dict[str, Any]) -> list[Slot]:
     return found
 
 
+def row_bytes(slots: list[Slot], tokens: int, dtype: torch.dtype) -> int:
+    """Bytes that *tokens* of one row take in *slots*."""
+    return sum(math.prod(slot.shape(1, tokens)) for slot in slots) * int(dtype.itemsize)
+
+
 @dataclass(frozen=True)
 class Layout:
     """What a cache is made of.
@@ -84,8 +89,7 @@ class Layout:
     @property
     def row_bytes(self) -> int:
         """Bytes that *max_len* tokens take."""
-        elements = sum(math.prod(slot.shape(1, self.max_len)) for slot in self.slots)
-        return int(elements * self.dtype.itemsize)
+        return row_bytes(self.slots, self.max_len, self.dtype)
 
     def zeros(self, slot: Slot, batch: int) -> torch.Tensor:
         """A buffer for *batch* rows: zeros, as masked garbage could be NaN and 0 × NaN is NaN."""

@@ -27,6 +27,7 @@ from .session import (
     open_session,
     read_config,
     require_device,
+    run,
 )
 
 if TYPE_CHECKING:
@@ -273,10 +274,7 @@ class OrtModel:
         for name, given in (more or {}).items():
             self._feed(name, given)
         self._fetch("logits", logits)
-        if self._device.type == "cuda":
-            # ONNX Runtime computes on a stream of its own: what torch still writes must be there.
-            torch.cuda.current_stream(self._device).synchronize()
-        self._session.run_with_iobinding(self._binding, options)
+        run(self._session, self._binding, self._device, options)
         self._kv.end(counts, new)
         self.lengths = tuple(map(sum, zip(before, counts, strict=True)))
         return logits

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ...errors import StageError
-from .cache import Layout, slots
+from .cache import Layout, row_bytes, slots
 from .graph import ASKED, for_scoring
 from .segments import LAST, SIZES, TOTAL
 from .session import (
@@ -26,6 +26,7 @@ from .session import (
     read_config,
     require_device,
     rows,
+    run,
 )
 
 if TYPE_CHECKING:
@@ -91,9 +92,7 @@ class SegmentedModel:
         logits = next(node for node in self.session.get_outputs() if node.name == "logits")
         self.logits_dtype, self.vocab = element_type(logits), int(logits.shape[-1])
         self.max_len = int(config["context_length"])
-        self.row_bytes = self.max_len * sum(
-            slot.heads * slot.width * self.dtype.itemsize for slot in self.slots
-        )
+        self.row_bytes = row_bytes(self.slots, self.max_len, self.dtype)
 
     def callers(self) -> list[Caller]:
         """New callers, as many as can be asked side by side and have room for their caches."""
@@ -139,7 +138,7 @@ class Caller:
         model = self._model
         self._room, self._cache = 0, []  # before the new one is made: both may not fit
         room = min(-(-longest // _STEP) * _STEP, model.max_len)
-        needed, free = model.row_bytes * room // model.max_len, free_memory(model.device)
+        needed, free = row_bytes(model.slots, room, model.dtype), free_memory(model.device)
         if needed > free:
             raise StageError(
                 f"{model.folder}: a cache of {room} tokens takes {needed / 1e9:.1f} GB and "
@@ -190,8 +189,5 @@ class Caller:
         bind(self._binding.bind_input, "input_ids", ids)
         bind(self._binding.bind_input, ASKED, there)
         bind(self._binding.bind_output, "logits", logits)
-        if model.device.type == "cuda":
-            # ONNX Runtime computes on a stream of its own: what torch still writes must be there.
-            torch.cuda.current_stream(model.device).synchronize()
-        model.session.run_with_iobinding(self._binding)
+        run(model.session, self._binding, model.device)
         return logits[0, : len(call.asked)]

@@ -132,6 +132,16 @@ def device_of(name: str) -> torch.device:
     return torch.device("cuda", 0) if name == "cuda" else torch.device(name)
 
 
+def run(session: Any, binding: Any, device: torch.device, options: Any = None) -> None:
+    """Run *session* over what is bound, once torch has written all of it."""
+    if device.type == "cuda":
+        import torch
+
+        # ONNX Runtime computes on a stream of its own: what torch still writes must be there.
+        torch.cuda.current_stream(device).synchronize()
+    session.run_with_iobinding(binding, options)
+
+
 def rows(row_bytes: int, device: torch.device) -> int:
     """How many caches of *row_bytes* the free memory has room for, and at least 1."""
     return max(1, int(_ROOM * free_memory(device) / row_bytes))

@@ -9,15 +9,7 @@ from hypothesis import strategies as st
 from medbench.harness.ort.walk import Call, Size, parts, walk
 from medbench.harness.scorer.trie import Trie
 
-Request = tuple[list[int], int]
-
-
-@st.composite
-def requests(draw: st.DrawFn) -> list[Request]:
-    words = draw(st.integers(1, 3))
-    texts = draw(st.lists(st.lists(st.integers(0, words), min_size=2, max_size=9), max_size=14))
-    return [(text, draw(st.integers(1, len(text) - 1))) for text in texts]
-
+from .tries import Request, requests
 
 sizes = st.builds(Size, st.integers(1, 5), st.integers(1, 6), st.integers(1, 20))
 
